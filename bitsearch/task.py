@@ -1,0 +1,158 @@
+"""What a model file gives: a network, data, a loss, graphs to export and metrics. The search knows nothing else.
+
+The pipeline calls, in this order: `load`, `network`, `prepare` (float networks only, once), `loss` in every
+training step, `graphs` at export, then `measure` on the exported files, and `evaluate` for the final front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bitsearch.records import Evaluation, Metric, Quantity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Generator, Tensor, nn
+
+    Arrays = Mapping[str, NDArray[np.float32]]
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the share done, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a run used; `sha256` identifies its content."""
+
+    role: str
+    name: str
+    events: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Which data a run used, in one plain sentence and file by file."""
+
+    generated: bool
+    statement: str
+    files: tuple[DataFile, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: AdamW with one learning-rate cycle, stepped once a batch.
+
+    `quantized_rate` multiplies the learning rate of low-bit weights, which need larger steps to change a code.
+    `scratch` starts from random weights instead of the float reference.
+    """
+
+    steps: int
+    batch_size: int
+    max_learning_rate: float
+    weight_decay: float
+    epsilon: float
+    warm_up: float = 0.3
+    quantized_rate: float = 1.0
+    scratch: bool = False
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Training from scratch in float, fine-tuning one candidate of the search, and fine-tuning the front."""
+
+    reference: Recipe
+    candidate: Recipe
+    final: Recipe
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module to export, whose attribute `network` is the trained network; axis 0 of every input is the batch."""
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    doc: str
+
+
+class Data(Protocol):
+    """Loaded data; tasks define what else is inside."""
+
+    @property
+    def identity(self) -> DataIdentity:
+        """Where the data come from."""
+        ...
+
+    @property
+    def events(self) -> int:
+        """Number of training events."""
+        ...
+
+    def to(self, device: str) -> Data:
+        """Put the training events on a torch device, once, so that no step waits for a file."""
+        ...
+
+
+class Session(Protocol):
+    """A servable model, as ONNX Runtime offers it."""
+
+    def run(self, outputs: Sequence[str] | None, inputs: Arrays) -> list[Any]:
+        """Compute the named outputs."""
+        ...
+
+
+class Task(Protocol):
+    """One network on one data set at one preset."""
+
+    model: str
+    dataset: str
+    preset: str
+    metrics: tuple[Metric, ...]
+    objective: str
+    recipes: Recipes
+    served: str
+    latency_batches: tuple[int, ...]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that shaped the run, as JSON values."""
+        ...
+
+    def network(self, options: Mapping[str, str], seed: int) -> nn.Module:
+        """Build the float network; nothing in it knows of quantisation."""
+        ...
+
+    def load(self, paths: Sequence[Path], seed: int, progress: Progress) -> Any:
+        """Read `paths`, or make the generated default when there are none."""
+        ...
+
+    def prepare(self, network: nn.Module, data: Any, generator: Generator) -> None:
+        """Initialise what depends on data, before the first training step."""
+        ...
+
+    def loss(self, network: nn.Module, data: Any, indices: Tensor, generator: Generator) -> Tensor:
+        """Compute the mean loss of the training events `indices`, with noise from `generator`."""
+        ...
+
+    def graphs(self, network: nn.Module) -> Mapping[str, Graph]:
+        """List the graphs to export by name; `served` names the one that users run."""
+        ...
+
+    def inputs(self, data: Any, batch: int, seed: int) -> Arrays:
+        """Make realistic inputs of the served graph."""
+        ...
+
+    def measure(self, sessions: Mapping[str, Session], data: Any) -> Mapping[str, Quantity]:
+        """Compute the quick metrics, the objective among them, from exported graphs."""
+        ...
+
+    def evaluate(
+        self, session: Session, data: Any, digest: str, seed: int, progress: Progress
+    ) -> tuple[Mapping[str, Quantity], Evaluation]:
+        """Compute the full metrics and the plots of the served graph."""
+        ...

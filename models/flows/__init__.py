@@ -1,0 +1,1 @@
+"""Parts of normalising flows: monotone splines, coupling blocks, ActNorm."""

@@ -1,0 +1,119 @@
+"""Coupling blocks whose transformation is a monotone spline, as in CaloINN (Ernst et al., 2023)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bitsearch.models.flows.splines import SPLINES
+
+OutOfBounds = Literal["event", "scalar"]
+
+
+class ActNorm(nn.Module):
+    """Scale and shift every coordinate; `initialize` makes one batch have mean 0 and standard deviation 1."""
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(dimension))
+        self.bias = nn.Parameter(torch.zeros(dimension))
+
+    def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `(batch, dimension)` to values of the same shape and the log-determinant, a scalar."""
+        return v * torch.exp(self.scale) + self.bias, self.scale.sum()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo `forward`."""
+        return (y - self.bias) * torch.exp(-self.scale)
+
+    @torch.no_grad()
+    def initialize(self, v: Tensor) -> None:
+        """Set both parameters from a batch; a coordinate without spread keeps its scale."""
+        deviation = v.std(0)
+        self.scale.copy_(torch.where(deviation > 0, -torch.log(deviation.clamp_min(1e-30)), 0.0))
+        self.bias.copy_(-v.mean(0) * torch.exp(self.scale))
+
+
+class Subnet(nn.Module):
+    """Feed-forward network that predicts spline parameters; the last layer starts at zero."""
+
+    def __init__(self, sizes: Sequence[int], normalization: bool, activation: type[nn.Module]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(sizes[:-2], sizes[1:-1], strict=True):
+            layers.append(nn.Linear(inputs, outputs))
+            if normalization:
+                layers.append(nn.BatchNorm1d(outputs))
+            layers.append(activation())
+        last = nn.Linear(sizes[-2], sizes[-1])
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(batch, passive + condition)` to `(batch, transformed x parameters)`."""
+        theta: Tensor = self.layers(x)
+        return theta
+
+
+class CouplingBlock(nn.Module):
+    """Transform the second half of the coordinates with splines that the first half chooses, then permute.
+
+    `out_of_bounds` says what stays unchanged when a coordinate leaves [-bound, bound]: that coordinate
+    (`scalar`, the textbook rule) or all of its event (`event`, as CaloINN was published).
+    """
+
+    permutation: Tensor
+    inverse_permutation: Tensor
+
+    def __init__(
+        self,
+        subnet: Subnet,
+        permutation: Tensor,
+        *,
+        spline: str,
+        bins: int,
+        bound: float,
+        out_of_bounds: OutOfBounds,
+        normalize: bool,
+    ) -> None:
+        super().__init__()
+        dimension = len(permutation)
+        self.transformed = dimension // 2
+        self.passive = dimension - self.transformed
+        self.spline, self.bins, self.bound = SPLINES[spline], bins, bound
+        self.out_of_bounds = out_of_bounds
+        self.actnorm = ActNorm(dimension) if normalize else None
+        self.subnet = subnet
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("inverse_permutation", torch.argsort(permutation))
+
+    def forward(self, v: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `(batch, dimension)` towards the latent space; also give the log-determinant `(batch,)`."""
+        log_det = v.new_zeros(())
+        if self.actnorm is not None:
+            v, log_det = self.actnorm(v)
+        passive, active = v.split([self.passive, self.transformed], 1)
+        active, log_slope = self._transform(active, passive, condition, inverse=False)
+        return torch.cat([passive, active], 1).index_select(1, self.permutation), log_slope + log_det
+
+    def inverse(self, y: Tensor, condition: Tensor) -> Tensor:
+        """Map `(batch, dimension)` towards the data."""
+        y = y.index_select(1, self.inverse_permutation)
+        passive, active = y.split([self.passive, self.transformed], 1)
+        active, _ = self._transform(active, passive, condition, inverse=True)
+        v = torch.cat([passive, active], 1)
+        return v if self.actnorm is None else self.actnorm.inverse(v)
+
+    def _transform(
+        self, active: Tensor, passive: Tensor, condition: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        theta = self.subnet(torch.cat([passive, condition], 1))
+        theta = theta.reshape(-1, self.transformed, self.spline.parameters(self.bins))
+        bounded = active.clamp(-self.bound, self.bound)
+        moved, log_slope = self.spline.transform(bounded, theta, self.bins, self.bound, inverse)
+        inside = active == bounded
+        if self.out_of_bounds == "event":
+            inside = inside.all(1, keepdim=True)
+        return torch.where(inside, moved, active), torch.where(inside, log_slope, 0.0).sum(1)

@@ -1,0 +1,141 @@
+"""Monotone splines on [-bound, bound] and their inverses, one set of parameters for every scalar.
+
+The rational quadratic follows Durkan et al. (2019), the cubic Steffen's interpolation; minimum widths, heights and
+slopes are those of the published CaloINN. Callers clamp the argument to the domain first.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SMALLEST_BIN = 1e-3
+NEWTON_STEPS = {torch.float32: 8, torch.float64: 10}
+
+
+class Spline(NamedTuple):
+    """A family of splines: `transform(x, theta, bins, bound, inverse)` gives values and log-derivatives."""
+
+    transform: Callable[[Tensor, Tensor, int, float, bool], tuple[Tensor, Tensor]]
+    parameters: Callable[[int], int]
+
+
+def rational_quadratic(
+    x: Tensor, theta: Tensor, bins: int, bound: float, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Map `x` of any shape with `theta` of shape `(*x.shape, 3 bins - 1)`; end slopes are one."""
+    widths, heights, slopes = theta.split([bins, bins, bins - 1], -1)
+    width, height = _softmax(widths), _softmax(heights)
+    left, lower = _knots(width, bins), _knots(height, bins)
+    position = (x + bound) / (2 * bound)
+    index = _find(position, lower if inverse else left)
+    x_k, y_k = _at(left, index), _at(lower, index)
+    w, h = _at(width, index), _at(height, index)
+    # softplus(edge) + 1e-3 = 1: the slope of the identity outside of the domain.
+    edge = torch.log(torch.expm1(torch.tensor(1 - SMALLEST_BIN, dtype=x.dtype))).item()
+    slopes = functional.pad(slopes, (1, 1), value=edge)
+    d_0 = SMALLEST_BIN + functional.softplus(_at(slopes[..., :-1], index))
+    d_1 = SMALLEST_BIN + functional.softplus(_at(slopes[..., 1:], index))
+    s = h / w
+    curvature = d_0 + d_1 - 2 * s
+    if inverse:
+        t = position - y_k
+        a = t * curvature + h * (s - d_0)
+        b = h * d_0 - t * curvature
+        c = -s * t
+        xi = 2 * c / (-b - torch.sqrt((b * b - 4 * a * c).clamp_min(0.0)))
+    else:
+        xi = (position - x_k) / w
+    xi = xi.clamp(0.0, 1.0)
+    xi_1 = xi * (1 - xi)
+    denominator = s + curvature * xi_1
+    log_slope = (
+        2 * torch.log(s)
+        + torch.log(d_1 * xi * xi + 2 * s * xi_1 + d_0 * (1 - xi) * (1 - xi))
+        - 2 * torch.log(denominator)
+    )
+    if inverse:
+        return 2 * bound * (x_k + w * xi) - bound, -log_slope
+    return 2 * bound * (y_k + h * (s * xi * xi + d_0 * xi_1) / denominator) - bound, log_slope
+
+
+def cubic(x: Tensor, theta: Tensor, bins: int, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Map `x` of any shape with `theta` of shape `(*x.shape, 2 bins + 2)`; slopes by Steffen's limiter."""
+    widths, heights, end_left, end_right = theta.split([bins, bins, 1, 1], -1)
+    width, height = _softmax(widths), _softmax(heights)
+    left, lower = _knots(width, bins), _knots(height, bins)
+    position = (x + bound) / (2 * bound)
+    index = _find(position, lower if inverse else left)
+    slope = height / width
+    s_0, s_1, w_0, w_1 = slope[..., :-1], slope[..., 1:], width[..., :-1], width[..., 1:]
+    inner = 2 * torch.minimum(torch.minimum(s_0, s_1), 0.5 * (w_1 * s_0 + w_0 * s_1) / (w_0 + w_1))
+    first = SMALLEST_BIN + torch.sigmoid(end_left) * (3 * slope[..., :1] - 2 * SMALLEST_BIN)
+    last = SMALLEST_BIN + torch.sigmoid(end_right) * (3 * slope[..., -1:] - 2 * SMALLEST_BIN)
+    derivatives = torch.cat([first, inner, last], -1)
+    w, h, s = _at(width, index), _at(height, index), _at(slope, index)
+    d_0, d_1 = _at(derivatives[..., :-1], index), _at(derivatives[..., 1:], index)
+    # In q = (x - x_k) / w the bin is y_k + h ((a q + b) q + c) q, with coefficients relative to its own slope.
+    c = d_0 / s
+    a = c + d_1 / s - 2
+    b = 3 - 2 * c - d_1 / s
+    if inverse:
+        q = _solve_cubic((position - _at(lower, index)) / h, a, b, c)
+    else:
+        q = (position - _at(left, index)) / w
+    q = q.clamp(0.0, 1.0)
+    log_slope = torch.log(s) + torch.log(((3 * a * q + 2 * b) * q + c).clamp_min(torch.finfo(x.dtype).tiny))
+    if inverse:
+        return 2 * bound * (_at(left, index) + w * q) - bound, -log_slope
+    return 2 * bound * (_at(lower, index) + h * (((a * q + b) * q + c) * q)) - bound, log_slope
+
+
+SPLINES = {
+    "rational-quadratic": Spline(rational_quadratic, lambda bins: 3 * bins - 1),
+    "cubic": Spline(cubic, lambda bins: 2 * bins + 2),
+}
+
+
+def _solve_cubic(target: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Solve ((a q + b) q + c) q = target on [0, 1] by Newton steps that bisect when they leave the bracket.
+
+    Closed forms divide by zero where a = b = 0 or lose digits to cancellation; this cannot produce a NaN.
+    """
+    low, high, q = torch.zeros_like(target), torch.ones_like(target), target.clamp(0.0, 1.0)
+    for _ in range(NEWTON_STEPS[target.dtype]):
+        residual = ((a * q + b) * q + c) * q - target
+        above = residual > 0
+        low, high = torch.where(above, low, q), torch.where(above, q, high)
+        slope = ((3 * a * q + 2 * b) * q + c).clamp_min(torch.finfo(target.dtype).tiny)
+        step = q - residual / slope
+        q = torch.where((step >= low) & (step <= high), step, 0.5 * (low + high))
+    return q
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return SMALLEST_BIN + (1 - SMALLEST_BIN * logits.shape[-1]) * torch.softmax(logits, -1)
+
+
+def _knots(sizes: Tensor, bins: int) -> Tensor:
+    """Give the left edge of every bin; the first is exactly zero."""
+    return functional.pad(torch.cumsum(sizes, -1)[..., : bins - 1], (1, 0))
+
+
+def _find(position: Tensor, edges: Tensor) -> Tensor:
+    """Select each position's bin among left edges: an index, or a one-hot mask while exporting.
+
+    ONNX Runtime sums a masked parameter twice as fast as it gathers single elements, torch the other way round.
+    """
+    beyond = position.unsqueeze(-1) >= edges
+    if torch.compiler.is_exporting():
+        reached = beyond[..., 1:].to(position.dtype)
+        return functional.pad(reached, (1, 0), value=1.0) - functional.pad(reached, (0, 1))
+    return beyond[..., 1:].sum(-1, keepdim=True)
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """Take the value of the bin that `_find` selected."""
+    if torch.compiler.is_exporting():
+        return (values * index).sum(-1)
+    return values.gather(-1, index).squeeze(-1)

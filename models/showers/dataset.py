@@ -1,0 +1,137 @@
+"""Training, validation and reference showers of one run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bitsearch.errors import DataError
+from bitsearch.models.showers import files
+from bitsearch.models.showers.files import Events, FileSummary
+from bitsearch.models.showers.generator import default_files
+from bitsearch.models.showers.geometry import Geometry
+from bitsearch.models.showers.normalization import Selection, normalize
+from bitsearch.task import DataFile, DataIdentity, Progress
+
+GENERATED = "Parametrised showers made by bitsearch, not Geant4 and not CaloChallenge data"
+
+
+@dataclass(frozen=True)
+class ShowerData:
+    """Normalised showers for training and validation, and where to read the reference of the evaluation.
+
+    `columns` and `condition` are the training events; `reference_rows` select from the reference file.
+    """
+
+    geometry: Geometry
+    identity: DataIdentity
+    columns: Tensor
+    condition: Tensor
+    validation_columns: NDArray[np.float32]
+    validation_condition: NDArray[np.float32]
+    reference_file: Path
+    reference_rows: NDArray[np.intp]
+
+    @property
+    def events(self) -> int:
+        """Number of training events."""
+        return len(self.columns)
+
+    def to(self, device: str) -> "ShowerData":
+        """Put the training events on a torch device."""
+        return replace(self, columns=self.columns.to(device), condition=self.condition.to(device))
+
+    def reference(self, limit: int, seed: int) -> Events:
+        """Read up to `limit` random reference events, in file order."""
+        rows = np.random.default_rng(seed).permutation(self.reference_rows)[:limit]
+        return _read(self.reference_file, self.geometry, np.sort(rows))
+
+
+def load(
+    paths: Sequence[Path],
+    geometry: Geometry,
+    selection: Selection,
+    validation_fraction: float,
+    seed: int,
+    progress: Progress,
+) -> ShowerData:
+    """Read a training and a reference file, one file to be halved at random, or the generated default.
+
+    Raises:
+        DataError: For more than two files, and for files that `check` refuses.
+    """
+    if len(paths) > 2:
+        raise DataError(
+            f"got {len(paths)} data files; expected a training and a reference file, one file or none"
+        )
+    sources = [Path(path) for path in paths] or list(default_files(geometry.dataset, progress))
+    summaries = [files.check(path, geometry) for path in sources]
+    rng = np.random.default_rng(seed)
+    train_rows = rng.permutation(summaries[0].events)
+    if len(sources) == 2:
+        reference_rows = np.arange(summaries[1].events)
+    else:
+        train_rows, reference_rows = np.array_split(train_rows, 2)
+    columns, condition = _normalized(sources[0], geometry, selection, np.sort(train_rows), progress)
+    order = rng.permutation(len(columns))
+    columns, condition = columns[order], condition[order]
+    validation = max(1, int(len(columns) * validation_fraction))
+    return ShowerData(
+        geometry=geometry,
+        identity=_identity(summaries),
+        columns=torch.from_numpy(columns[:-validation]),
+        condition=torch.from_numpy(condition[:-validation]),
+        validation_columns=columns[-validation:],
+        validation_condition=condition[-validation:],
+        reference_file=sources[-1],
+        reference_rows=np.sort(reference_rows),
+    )
+
+
+def _normalized(
+    path: Path, geometry: Geometry, selection: Selection, rows: NDArray[np.intp], progress: Progress
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    columns = np.empty((len(rows), geometry.voxels + len(geometry.layers)), np.float32)
+    condition = np.empty((len(rows), 1), np.float32)
+    start = filled = 0
+    for chunk in files.iterate(path, geometry):
+        first, last = np.searchsorted(rows, [start, start + len(chunk)])
+        part, part_condition = normalize(chunk[rows[first:last] - start], geometry, selection)
+        stop = filled + len(part)
+        columns[filled:stop], condition[filled:stop] = part, part_condition
+        start, filled = start + len(chunk), stop
+        progress("reading showers", last / len(rows))
+    return columns[:filled], condition[:filled]
+
+
+def _read(path: Path, geometry: Geometry, rows: NDArray[np.intp]) -> Events:
+    parts: list[Events] = []
+    start = 0
+    for chunk in files.iterate(path, geometry):
+        first, last = np.searchsorted(rows, [start, start + len(chunk)])
+        parts.append(chunk[rows[first:last] - start])
+        start += len(chunk)
+    return Events(
+        np.concatenate([part.incident_mev for part in parts]),
+        np.concatenate([part.showers_mev for part in parts]),
+    )
+
+
+def _identity(summaries: Sequence[FileSummary]) -> DataIdentity:
+    generated = any(summary.label is not None for summary in summaries)
+    names = [summary.path.name for summary in summaries]
+    roles = ["train", "reference"] if len(summaries) == 2 else ["train and reference (halved at random)"]
+    described = ", ".join(
+        f"{name} ({summary.events:,} events, {role})"
+        for name, summary, role in zip(names, summaries, roles, strict=True)
+    )
+    statement = f"{GENERATED}: {described}." if generated else f"Files given by the user: {described}."
+    entries = (
+        DataFile(role, summary.path.name, summary.events, summary.sha256)
+        for role, summary in zip(roles, summaries, strict=True)
+    )
+    return DataIdentity(generated, statement, tuple(entries))
