@@ -2,3 +2,20 @@
 
 if __name__ != "bitsearch.ops":
     raise ImportError(f"found the bare folder {__name__!r}: install bitsearch and import bitsearch.ops")
+
+from bitsearch.ops.errors import OperatorError
+from bitsearch.ops.library import Kernel, kernels, library_path, register, session
+from bitsearch.ops.onnx_function import DOMAIN, VERSION, add_functions, ternary_matmul_function
+
+__all__ = [
+    "DOMAIN",
+    "VERSION",
+    "Kernel",
+    "OperatorError",
+    "add_functions",
+    "kernels",
+    "library_path",
+    "register",
+    "session",
+    "ternary_matmul_function",
+]

@@ -1,0 +1,196 @@
+// com.bithep::TernaryMatMul for onnxruntime: checks, packing at creation, runs.
+#include "ternary_matmul.h"
+
+#include <cmath>
+
+#include "ort.h"
+
+namespace bitsearch {
+namespace {
+
+constexpr int64_t kMaxK = (1 << 24) - 1;  // 128 * K fits an int32
+enum Input { kX, kW, kScale, kBias };
+
+int64_t RequireK(const NodeInfo& node) {
+  const std::optional<int64_t> k = node.integer("K");
+  const std::string expected = "1 to " + std::to_string(kMaxK);
+  if (!k) Refuse("K", "no such attribute", expected);
+  if (*k < 1 || *k > kMaxK) Refuse("K", std::to_string(*k), expected);
+  return *k;
+}
+
+float RequireQMax(const NodeInfo& node) {
+  const float q_max = node.number("act_qmax").value_or(127);
+  if (!(q_max >= 1 && q_max <= 128 && q_max == std::floor(q_max)))
+    Refuse("act_qmax", std::to_string(q_max), "a whole number from 1 to 128");
+  return q_max;
+}
+
+std::string Title(const NodeInfo& node) {
+  return "TernaryMatMul '" + node.name() + "'";
+}
+
+class TernaryMatMul {
+ public:
+  explicit TernaryMatMul(const NodeInfo& node)
+      : title_(Title(node)),
+        kernel_(ChooseKernel()),
+        k_(RequireK(node)),
+        q_max_(RequireQMax(node)) {
+    if (const auto x = node.shape(kX); x && !x->empty() && x->back() >= 0)
+      CheckX(*x);
+    if (const auto w = node.constant(kW)) {
+      n_ = CheckW(*w);
+      weights_ = Pack(*w, n_);
+    }
+    if (const auto scale = node.constant(kScale)) CheckScale(*scale, n_);
+    if (const auto bias = node.constant(kBias)) CheckBias(*bias, n_);
+    if (n_ < 0) return;
+    if (const auto scale = node.constant(kScale)) scale_ = Scale(*scale, n_);
+    if (const auto bias = node.constant(kBias)) bias_ = Bias(bias, n_);
+  }
+
+  const std::string& title() const { return title_; }
+
+  void Compute(const Call& call) const {
+    const Tensor x = *call.input(kX);
+    CheckX(x.shape);
+    int64_t n = n_;
+    Weights weights;
+    std::vector<float> scale, bias;
+    if (n_ < 0) {
+      const Tensor w = *call.input(kW);
+      n = CheckW(w);
+      weights = Pack(w, n);
+    }
+    if (scale_.empty()) {
+      const Tensor given = *call.input(kScale);
+      CheckScale(given, n);
+      scale = Scale(given, n);
+    }
+    if (bias_.empty()) {
+      const auto given = call.input(kBias);
+      if (given) CheckBias(*given, n);
+      bias = Bias(given, n);
+    }
+    Shape y_shape = x.shape;
+    y_shape.back() = n;
+    float* y = call.output(y_shape);
+    const Layer layer{n, k_, (n_ < 0 ? weights : weights_).data(),
+                      (scale_.empty() ? scale : scale_).data(),
+                      (bias_.empty() ? bias : bias_).data()};
+    Run(kernel_, layer, x.data<float>(), x.size() / k_, q_max_, call.pool(), y);
+  }
+
+ private:
+  void CheckX(const Shape& shape) const {
+    if (shape.empty() || shape.back() != k_)
+      Refuse("X", Describe(shape), "shape (..., " + std::to_string(k_) + ")");
+  }
+
+  int64_t CheckW(const Tensor& w) const {
+    const int64_t row_bytes = DivideUp(k_, 4);
+    if (w.shape.size() != 2 || w.shape[0] < 1 || w.shape[1] != row_bytes)
+      Refuse("W", Describe(w.shape),
+             "shape (N, " + std::to_string(row_bytes) +
+                 "), four codes a byte for K = " + std::to_string(k_));
+    CheckCodes(w.data<uint8_t>(), w.shape[0], k_);
+    return w.shape[0];
+  }
+
+  // n is negative while it is not known.
+  static void CheckScale(const Tensor& scale, int64_t n) {
+    const Shape& shape = scale.shape;
+    if (shape.size() > 1 || (shape.size() == 1 && n >= 0 && shape[0] != n))
+      Refuse("scale", Describe(shape),
+             "shape () or (" + (n < 0 ? "N" : std::to_string(n)) + ")");
+    for (int64_t i = 0; i < scale.size(); ++i)
+      if (const float value = scale.data<float>()[i]; !std::isfinite(value))
+        Refuse("scale", std::to_string(value) + " at " + std::to_string(i),
+               "finite values");
+  }
+
+  static void CheckBias(const Tensor& bias, int64_t n) {
+    if (bias.shape.size() != 1 || (n >= 0 && bias.shape[0] != n))
+      Refuse("bias", Describe(bias.shape),
+             "shape (" + (n < 0 ? "N" : std::to_string(n)) + ")");
+  }
+
+  Weights Pack(const Tensor& w, int64_t n) const {
+    return Weights(kernel_, w.data<uint8_t>(), n, k_);
+  }
+  std::vector<float> Scale(const Tensor& scale, int64_t n) const {
+    return PerOutput(kernel_, scale.data<float>(), scale.size(), n);
+  }
+  // No bias is a bias of zeros.
+  std::vector<float> Bias(const std::optional<Tensor>& bias, int64_t n) const {
+    const float zero = 0;
+    return PerOutput(kernel_, bias ? bias->data<float>() : &zero, bias ? n : 1,
+                     n);
+  }
+
+  const std::string title_;
+  const Kernel& kernel_;
+  const int64_t k_;
+  const float q_max_;
+  // What is constant is prepared here; the rest is prepared in every run.
+  int64_t n_ = -1;
+  Weights weights_;
+  std::vector<float> scale_;
+  std::vector<float> bias_;
+};
+
+OrtStatus* Create(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
+                  void** kernel) {
+  const NodeInfo node(info);
+  return Guard(Title(node), [&] { *kernel = new TernaryMatMul(node); });
+}
+
+OrtStatus* Compute(void* kernel, OrtKernelContext* context) {
+  const auto* op = static_cast<const TernaryMatMul*>(kernel);
+  return Guard(op->title(), [&] { op->Compute(Call(context)); });
+}
+
+OrtCustomOp MakeOp() {
+  OrtCustomOp op{};
+  op.version = kApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return "TernaryMatMul"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) {
+    return "CPUExecutionProvider";
+  };
+  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 4; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.GetInputType = [](const OrtCustomOp*, size_t index) {
+    return index == kW ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
+                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  };
+  op.GetOutputType = [](const OrtCustomOp*, size_t) {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index == kBias ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+  };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) {
+    return INPUT_OUTPUT_REQUIRED;
+  };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) {
+    return OrtMemTypeDefault;
+  };
+  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
+  op.CreateKernelV2 = Create;
+  op.KernelComputeV2 = Compute;
+  op.KernelDestroy = [](void* kernel) {
+    delete static_cast<TernaryMatMul*>(kernel);
+  };
+  return op;
+}
+
+}  // namespace
+
+const OrtCustomOp& TernaryMatMulOp() {
+  static const OrtCustomOp op = MakeOp();
+  return op;
+}
+
+}  // namespace bitsearch
