@@ -31,6 +31,10 @@ class Events:
     def __getitem__(self, index: slice | NDArray[np.intp]) -> "Events":
         return Events(self.incident_mev[index], self.showers_mev[index])
 
+    def above(self, threshold_mev: float) -> "Events":
+        """Set voxels below the readout threshold to 0."""
+        return Events(self.incident_mev, self.showers_mev * (self.showers_mev >= threshold_mev))
+
     def chunks(self, size: int = CHUNK) -> Iterator["Events"]:
         """Give `size` events at a time, as views."""
         return (self[start : start + size] for start in range(0, len(self), size))
