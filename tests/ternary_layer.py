@@ -1,0 +1,87 @@
+"""One `TernaryMatMul` as numpy arrays and as an ONNX model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from bitsearch.ops import DOMAIN, add_functions
+from bitsearch.ops.reference import Float, pack, ternary_matmul
+
+
+@dataclass(frozen=True)
+class Layer:
+    K: int
+    W: NDArray[np.uint8]
+    scale: Float
+    bias: Float | None = None
+    act_qmax: float = 127.0
+
+    @classmethod
+    def random(
+        cls, k: int, n: int, seed: int = 0, *, bias: bool = True, per_output: bool = True, act_qmax: float = 127.0
+    ) -> Layer:
+        rng = np.random.default_rng(seed)
+        weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
+        scale = np.asarray(rng.normal(size=(n,) if per_output else ()), np.float32)
+        return cls(k, pack(weights), scale, rng.normal(size=n).astype(np.float32) if bias else None, act_qmax)
+
+    def expect(self, x: Float) -> Float:
+        return ternary_matmul(x, self.W, self.scale, self.bias, K=self.K, act_qmax=self.act_qmax)
+
+    def model(self, rank: int = 2, *, fed: tuple[str, ...] = (), portable: bool = True) -> onnx.ModelProto:
+        """Build a model in which X and the inputs named in `fed` are given at run time, the others constant."""
+        arrays = {"W": self.W, "scale": self.scale} | ({} if self.bias is None else {"bias": self.bias})
+        node = helper.make_node(
+            "TernaryMatMul", ["X", *arrays], ["Y"], "layer", domain=DOMAIN, K=self.K, act_qmax=float(self.act_qmax)
+        )
+        free = [None] * (rank - 1)
+        graph = helper.make_graph(
+            [node],
+            "one_layer",
+            [
+                helper.make_tensor_value_info("X", TensorProto.FLOAT, [*free, self.K]),
+                *(
+                    helper.make_tensor_value_info(
+                        name, helper.np_dtype_to_tensor_dtype(arrays[name].dtype), [None] * arrays[name].ndim
+                    )
+                    for name in fed
+                ),
+            ],
+            [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [*free, None])],
+            [numpy_helper.from_array(array, name) for name, array in arrays.items() if name not in fed],
+        )
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        if portable:
+            add_functions(model)
+        return model
+
+
+def hostile_rows(k: int, seed: int = 0) -> Float:
+    """Rows that break careless code: zeros, ties, subnormals, extremes, infinities, NaN; shape (rows, k)."""
+    rng = np.random.default_rng(seed)
+    ties = np.round(rng.uniform(-127, 127, k)) + 0.5
+    ties[0] = 127
+    normal = rng.normal(size=k)
+    one_infinite, one_nan, minus_infinite = normal.copy(), normal.copy(), normal.copy()
+    one_infinite[k // 2], one_nan[k - 1], minus_infinite[0] = np.inf, np.nan, -np.inf
+    rows = [
+        normal,
+        np.zeros(k),
+        -np.zeros(k),
+        ties,
+        one_nan,
+        normal * 1e-39,
+        normal * 1e-9,
+        one_infinite,
+        np.full(k, 3.4e38),
+        minus_infinite,
+        np.full(k, -1e-45),
+        normal * 1e30,
+    ]
+    return np.stack(rows).astype(np.float32)
