@@ -178,21 +178,25 @@ TARGET void Unpack(const uint8_t* w, int64_t k, uint8_t* panel) {
     }
 }
 
-// acc [kRows][64] += the product of a panel and kRows rows.
+// acc [kRows][64] += the product of a panel and kRows rows. Without the pragmas
+// gcc 12 keeps the sums in memory: 85 instead of 200 products a nanosecond.
 template <int kRows>
 TARGET void Tile(const uint8_t* panel, int64_t k, const int8_t* q,
                  int64_t stride, __m512i* acc) {
   __m512i sum[kRows][4];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < 4; ++v) sum[r][v] = acc[4 * r + v];
   for (int64_t j = 0; j < k; j += 4, panel += 4 * kGroup) {
     __m512i codes[4];
     for (int v = 0; v < 4; ++v) codes[v] = Load(panel + 64 * v);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const __m512i quad = Quad(q + r * stride + j);
       for (int v = 0; v < 4; ++v) DotAdd(sum[r][v], codes[v], quad);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < 4; ++v) acc[4 * r + v] = sum[r][v];
 }
