@@ -25,7 +25,9 @@ class Assignment(Mapping[str, Precision]):
         """
         layers, chosen = list(layers), set(quantized)
         if unknown := sorted(chosen.difference(layers)):
-            raise ConfigurationError(f"no layer named {', '.join(unknown)}; the network has {', '.join(layers)}")
+            raise ConfigurationError(
+                f"no layer named {', '.join(unknown)}; the network has {', '.join(layers)}"
+            )
         return cls({layer: precision if layer in chosen else Precision.FLOAT32 for layer in layers})
 
     @property

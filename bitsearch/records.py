@@ -159,7 +159,9 @@ class Evaluation:
         histograms = tuple(
             Histogram(**{**item, "separation": Quantity(**item["separation"])}) for item in raw["histograms"]
         )
-        return cls(raw["digest"], raw["events"], histograms, tuple(Profile(**item) for item in raw["profiles"]))
+        return cls(
+            raw["digest"], raw["events"], histograms, tuple(Profile(**item) for item in raw["profiles"])
+        )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ class RunFolder:
         """
         folder = cls(path)
         if not (folder.path / "run.json").is_file():
-            raise ConfigurationError(f"{path} holds no run.json; expected the --out folder of a `bitsearch run`")
+            raise ConfigurationError(
+                f"{path} holds no run.json; expected the --out folder of a `bitsearch run`"
+            )
         return folder
 
     @contextmanager

@@ -52,7 +52,8 @@ class Inventory:
             quantized_parameters=parameters,
             total_parameters=self.total_parameters,
             fraction=parameters / self.total_parameters,
-            weight_fraction=sum(layer.weights for layer in quantized) / sum(layer.weights for layer in self.layers),
+            weight_fraction=sum(layer.weights for layer in quantized)
+            / sum(layer.weights for layer in self.layers),
             executed_fraction=executed / (self.total_parameters - never_run),
         )
 
@@ -97,7 +98,12 @@ class SearchSpace:
             wrong = sorted(set(grouped).symmetric_difference(self.layers)) or "a layer twice"
             raise ConfigurationError(f"groups must hold every layer exactly once; at fault: {wrong}")
         for strategy in self.strategies:
-            strategy.configuration.assignment.require(self.layers)
+            made = self.configuration(self.quantized_groups(strategy.configuration), strategy.configuration.options)
+            if made != strategy.configuration:
+                raise ConfigurationError(
+                    f"strategy {strategy.name} is outside of the search space; expected options "
+                    f"{dict(self.options)} and precisions that are the same within every group"
+                )
 
     def configuration(self, quantized_groups: Sequence[str], options: Mapping[str, str]) -> Configuration:
         """Quantise the layers of `quantized_groups` and keep the rest in float32."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from bitsearch.assignment import Assignment, digest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Configuration:
     """Model options (for example CaloINN's permutation scheme) and the precision of every linear layer."""
 
@@ -24,6 +24,9 @@ class Configuration:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Configuration) and self.digest == other.digest
 
     def __reduce__(self) -> tuple[object, ...]:
         return Configuration, (self.assignment, dict(self.options))

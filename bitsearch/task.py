@@ -63,11 +63,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Recipes:
-    """Training from scratch in float, fine-tuning one candidate of the search, and fine-tuning the front."""
+    """Training from scratch in float, training one candidate of the search, and training the finalists.
+
+    `finalists` limits the members of the search's front that go into final training beside all strategies.
+    """
 
     reference: Recipe
     candidate: Recipe
     final: Recipe
+    finalists: int
 
 
 @dataclass(frozen=True)

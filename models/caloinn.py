@@ -13,16 +13,19 @@ from torch import Tensor, nn
 
 from bitsearch.models.flows.coupling import CouplingBlock, OutOfBounds, Subnet
 from bitsearch.models.flows.splines import SPLINES
+from bitsearch.models.showers import classifier, histograms
 from bitsearch.models.showers.dataset import ShowerData, load
+from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Denormalization, Selection
-from bitsearch.records import Metric, Quantity
+from bitsearch.records import Evaluation, Metric, Quantity
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 LOG_OFFSET = 1e-8
 LARGEST_LOG = 30.0
 OUTER_BLOCKS = 2
 BATCH = 1000
+SHOWERS = "showers"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"silu": nn.SiLU, "leaky-relu": nn.LeakyReLU}
 
 
@@ -71,7 +74,7 @@ class CaloINN(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Map showers to the latent space; the log-determinant `(batch,)` is that of ln x, as published."""
         v = torch.log(x + LOG_OFFSET)
-        log_det = v.new_zeros(len(v))
+        log_det = v.new_zeros(())
         for block in self.blocks:
             v, block_log_det = block(v, condition)
             log_det = log_det + block_log_det
@@ -163,7 +166,7 @@ METRICS = (
         "auc_high", "Classifier AUC, features", "", "minimize", "mean and standard deviation over classifiers"
     ),
     Metric(
-        "separation", "Mean separation power", "", "minimize", "mean over histograms, bootstrap deviation"
+        "separation", "Mean separation power", "", "minimize", "mean over n histograms, bootstrap standard deviation"
     ),
 )
 
@@ -227,7 +230,7 @@ class CaloINNTask:
             "sampler": Graph(
                 Sampler(network),
                 {"z": z, "incident_energy": one},
-                ("showers",),
+                (SHOWERS,),
                 "z ~ N(0, 1) and incident energies in MeV to voxel energies in MeV",
             ),
             "density": Graph(
@@ -259,6 +262,53 @@ class CaloINNTask:
         )
         error = nll.std(ddof=1) / math.sqrt(len(nll))
         return {"nll": Quantity(float(nll.mean()), float(error), len(nll))}
+
+    def evaluate(
+        self, session: Session, data: ShowerData, digest: str, seed: int, progress: Progress
+    ) -> tuple[Mapping[str, Quantity], Evaluation]:
+        """Compare generated showers with the reference: classifier AUCs, histograms, layer profiles."""
+        reference = data.reference(self.evaluation.events, seed)
+        generated, lost = self._generate(session, reference.incident_mev, seed, progress)
+        compared = histograms.compare(reference, generated, data.geometry)
+        separations = [item.separation for item in compared]
+        spread = math.sqrt(sum((item.std or 0.0) ** 2 for item in separations)) / len(separations)
+        metrics = {
+            "separation": Quantity(
+                sum(item.value for item in separations) / len(separations), spread, len(separations)
+            ),
+            "lost_events": Quantity(lost, None, len(reference)),
+        }
+        levels: tuple[classifier.Level, ...] = ("low", "high")
+        for level in levels:
+            score = classifier.score(
+                reference,
+                generated,
+                data.geometry,
+                level,
+                classifier.PROTOCOLS[self.evaluation.classifier],
+                self.evaluation.repetitions,
+                seed,
+                progress=progress,
+            )
+            metrics[f"auc_{level}"] = score.auc
+        profiles = histograms.profiles(reference, generated, data.geometry)
+        return metrics, Evaluation(digest, len(generated), compared, profiles)
+
+    def _generate(
+        self, session: Session, incident_mev: NDArray[np.floating], seed: int, progress: Progress
+    ) -> tuple[Events, int]:
+        """Generate one shower for each incident energy; drop and count those that are not finite."""
+        rng = np.random.default_rng(seed)
+        incident = rng.permutation(incident_mev).astype(np.float32)
+        showers = []
+        for start in range(0, len(incident), BATCH):
+            batch = incident[start : start + BATCH, None]
+            z = rng.standard_normal((len(batch), self.architecture.dimension), np.float32)
+            showers.append(session.run([SHOWERS], {"z": z, "incident_energy": batch})[0])
+            progress("generating showers", start / len(incident))
+        events = Events(incident, np.concatenate(showers))
+        finite = np.isfinite(events.showers_mev).all(1)
+        return events[np.flatnonzero(finite)], int(len(finite) - finite.sum())
 
     def _with_noise(self, columns: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.rand(columns.shape, generator=generator, device=columns.device)

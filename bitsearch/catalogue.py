@@ -1,0 +1,126 @@
+"""Find models by name: a file in `models/` and one of the same name in `search_spaces/`, or a user's own paths."""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from bitsearch import models, quant, search_spaces
+from bitsearch.errors import ConfigurationError
+from bitsearch.records import PublishedResult
+from bitsearch.space import Group, Inventory, SearchSpace
+from bitsearch.strategy import Strategy
+from bitsearch.task import Task
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model with its search space."""
+
+    name: str
+    model: ModuleType
+    search_space: ModuleType
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets that the model can be built for, the default first."""
+        return cast(tuple[str, ...], self.model.DATASETS)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Presets, smallest first."""
+        return cast(tuple[str, ...], self.model.PRESETS)
+
+    @property
+    def published_source(self) -> str:
+        """Where the published results were printed."""
+        return str(self.search_space.PUBLISHED_SOURCE)
+
+    def task(self, dataset: str | None = None, preset: str = "laptop") -> Task:
+        """Set up the model.
+
+        Raises:
+            ConfigurationError: the model has no such data set or preset.
+        """
+        dataset = dataset or self.datasets[0]
+        for kind, value, known in (("dataset", dataset, self.datasets), ("preset", preset, self.presets)):
+            if value not in known:
+                raise ConfigurationError(
+                    f"{self.name} has no {kind} {value!r}; expected one of {', '.join(known)}"
+                )
+        return cast(Task, self.model.task(dataset, preset))
+
+    def published(self, dataset: str) -> tuple[PublishedResult, ...]:
+        """Give the paper's numbers."""
+        return cast(tuple[PublishedResult, ...], self.search_space.published(dataset))
+
+    def space(self, task: Task) -> SearchSpace:
+        """Build the search space for the layers that the network really has."""
+        layers = inventory(task, self.options_of_reference).names
+        groups = cast(Sequence[Group], self.search_space.groups(layers))
+        strategies = cast(Sequence[Strategy], self.search_space.strategies(layers))
+        return SearchSpace(layers, tuple(groups), self.options, tuple(strategies))
+
+    @property
+    def options(self) -> Mapping[str, tuple[str, ...]]:
+        """Model options that the search may choose, each with its choices."""
+        return cast(Mapping[str, tuple[str, ...]], self.search_space.OPTIONS)
+
+    @property
+    def options_of_reference(self) -> dict[str, str]:
+        """Choices of the float reference: the first of each option."""
+        return {name: choices[0] for name, choices in self.options.items()}
+
+
+def inventory(task: Task, options: Mapping[str, str]) -> Inventory:
+    """Count the network's layers without giving it memory."""
+    import torch
+
+    with torch.device("meta"):
+        return quant.inventory(task.network(options, seed=0))
+
+
+def names() -> tuple[str, ...]:
+    """List the models that come with the package."""
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(models.__path__) if not info.ispkg))
+
+
+def find(name: str) -> Entry:
+    """Find a model by name, or by the path of a file whose search space lies beside it as `<name>_space.py`.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    if name.endswith(".py"):
+        return _from_path(Path(name))
+    if name not in names():
+        raise ConfigurationError(f"there is no model {name!r}; expected one of {', '.join(names())} or a .py file")
+    return Entry(
+        name,
+        importlib.import_module(f"{models.__name__}.{name}"),
+        importlib.import_module(f"{search_spaces.__name__}.{name}"),
+    )
+
+
+def _from_path(path: Path) -> Entry:
+    space = path.with_name(f"{path.stem}_space.py")
+    for file in (path, space):
+        if not file.is_file():
+            raise ConfigurationError(f"there is no file {file}; expected a model and its search space side by side")
+    return Entry(path.stem, _load(path), _load(space))
+
+
+def _load(path: Path) -> ModuleType:
+    name = f"bitsearch_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,202 @@
+"""Train, export and measure one configuration: the function that a search is given."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+import bitsearch
+from bitsearch import catalogue, export, parity, quant
+from bitsearch.assignment import digest
+from bitsearch.checkpoint import load_state
+from bitsearch.errors import TrainingError
+from bitsearch.records import Fidelity, Measurement
+from bitsearch.rundir import RunFolder, write_atomically
+from bitsearch.runtime import open_session, time_session
+from bitsearch.strategy import Configuration
+from bitsearch.task import Progress, Recipe, Task
+from bitsearch.training import Trained, train
+
+PARITY_EVENTS = 64
+
+
+def silent(_text: str, _share: float) -> None:
+    """Report no progress."""
+
+
+@dataclass
+class Laboratory:
+    """Everything that measuring needs, from names and paths alone, so that other processes can set it up again.
+
+    Use: `references` once, then `measure` for every configuration; `evaluate` for those that are published.
+    """
+
+    model: str
+    dataset: str
+    preset: str
+    paths: tuple[Path, ...]
+    folder: Path
+    seed: int
+    device: str
+    threads: int
+    progress: Progress = silent
+
+    @cached_property
+    def task(self) -> Task:
+        """Give the model on its data set."""
+        return catalogue.find(self.model).task(self.dataset, self.preset)
+
+    @cached_property
+    def data(self) -> Any:
+        """Give the loaded data."""
+        return self.task.load(self.paths, self.seed, self.progress).to(self.device)
+
+    def references(self, options: Mapping[str, tuple[str, ...]]) -> None:
+        """Train a float network and trace its graphs for every choice of options, unless that has been done."""
+        for choice in product(*options.values()):
+            chosen = dict(zip(options, choice, strict=True))
+            self.reference(chosen)
+            for graph in self.task.graphs(self.network(chosen)):
+                self.template(chosen, graph)
+
+    def network(self, options: Mapping[str, str]) -> nn.Module:
+        """Build the float network with its initial weights, which follow from the seed."""
+        torch.manual_seed(self.seed)
+        return self.task.network(options, self.seed)
+
+    def reference(self, options: Mapping[str, str]) -> Trained:
+        """Train the float network from scratch, or take up what was trained before."""
+        network = self.network(options)
+        checkpoint = self._work("reference", options, ".pt")
+        if not checkpoint.is_file():
+            generator = torch.Generator(self.device).manual_seed(self.seed)
+            self.task.prepare(network.to(self.device), self.data, generator)
+        return self._train(network, self.task.recipes.reference, checkpoint)
+
+    def template(self, options: Mapping[str, str], graph: str) -> onnx.ModelProto:
+        """Trace a graph, or read the trace made before."""
+        file = self._work(f"trace-{graph}", options, ".onnx")
+        if not file.is_file():
+            self.progress(f"tracing {graph}", 0.0)
+            template = export.trace(self.task.graphs(self.network(options))[graph])
+            write_atomically(file, template.SerializeToString())
+        return onnx.load(file)
+
+    def train(self, configuration: Configuration, recipe: Recipe, checkpoint: Path | None = None) -> Trained:
+        """Train a configuration from its float reference, or from scratch where the recipe says so."""
+        network = self.network(configuration.options)
+        if not recipe.scratch:
+            network = self.reference(configuration.options).network
+        elif checkpoint is None or not checkpoint.is_file():
+            self.task.prepare(network.to(self.device), self.data, torch.Generator(self.device).manual_seed(self.seed))
+        quant.apply(network, configuration.assignment)
+        return self._train(network, recipe, checkpoint)
+
+    def export(
+        self, network: nn.Module, configuration: Configuration, graph: str, strategy: str | None = None
+    ) -> onnx.ModelProto:
+        """Lower a trained network to an ONNX file's content."""
+        inventory = catalogue.inventory(self.task, configuration.options)
+        metadata = export.Metadata(
+            version=bitsearch.__version__,
+            model=self.model,
+            dataset=self.dataset,
+            fraction=inventory.fractions(configuration.assignment).fraction,
+            config={**self.task.settings, "preset": self.preset, "options": dict(configuration.options)},
+            strategy=strategy,
+        )
+        template = self.template(configuration.options, graph)
+        return export.lower(template, network.state_dict(), configuration.assignment, metadata)
+
+    def measure(
+        self, configuration: Configuration, origin: str, fidelity: Fidelity = "finetuned", keep: str | None = None
+    ) -> Measurement:
+        """Train, export and measure; with `keep` the served file goes to `models/<keep>.onnx`.
+
+        A training that fails gives a measurement that says why.
+        """
+        began = time.monotonic()
+        recipes = self.task.recipes
+        recipe = recipes.final if fidelity == "full" else recipes.candidate
+        fractions = catalogue.inventory(self.task, configuration.options).fractions(configuration.assignment)
+        base: dict[str, Any] = {
+            "digest": configuration.digest,
+            "origin": origin,
+            "assignment": {name: str(value) for name, value in configuration.assignment.items()},
+            "options": dict(configuration.options),
+            "fraction": fractions.fraction,
+            "weight_fraction": fractions.weight_fraction,
+            "executed_fraction": fractions.executed_fraction,
+            "fidelity": fidelity,
+            "seed": self.seed,
+        }
+        try:
+            checkpoint = self._work(f"{fidelity}-{configuration.digest}", {}, ".pt") if keep else None
+            trained = self.train(configuration, recipe, checkpoint)
+        except TrainingError as error:
+            return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
+        return Measurement(**base, train_seconds=trained.seconds, **self._in_runtime(trained, configuration, origin, keep))
+
+    def _in_runtime(
+        self, trained: Trained, configuration: Configuration, origin: str, keep: str | None
+    ) -> dict[str, Any]:
+        """Measure the exported graphs in ONNX Runtime."""
+        kind, _, name = origin.partition(":")
+        strategy = name if kind == "baseline" else None
+        graphs = self.task.graphs(trained.network.cpu())
+        models = {graph: self.export(trained.network, configuration, graph, strategy) for graph in graphs}
+        served = models[self.task.served]
+        content = served.SerializeToString()
+        if keep:
+            write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
+        sessions = {graph: open_session(model, self.threads) for graph, model in models.items()}
+        single = open_session(served)
+        return {
+            "metrics": dict(self.task.measure(sessions, self.data)),
+            "size_bytes": len(content),
+            "latency_us": tuple(
+                time_session(single, self.task.inputs(self.data, batch, self.seed), threads=1)
+                for batch in self.task.latency_batches
+            ),
+            "parity": parity.compare(
+                served, graphs[self.task.served], self.task.inputs(self.data, PARITY_EVENTS, self.seed)
+            ),
+            "model": f"models/{keep}.onnx" if keep else None,
+        }
+
+    def _train(self, network: nn.Module, recipe: Recipe, checkpoint: Path | None) -> Trained:
+        return train(
+            network,
+            self.task,
+            self.data,
+            recipe,
+            seed=self.seed,
+            device=self.device,
+            checkpoint=checkpoint,
+            progress=self.progress,
+        )
+
+    def _work(self, kind: str, options: Mapping[str, str], suffix: str) -> Path:
+        name = "-".join([kind, *options.values()])
+        return RunFolder(self.folder).work / f"{name}{suffix}"
+
+    @property
+    def signature(self) -> str:
+        """Digest of everything that the measured values depend on."""
+        raw = asdict(self) | {"settings": dict(self.task.settings)}
+        ignored = ("folder", "progress", "threads", "device")
+        return digest({key: value for key, value in raw.items() if key not in ignored})
+
+
+def load_network(laboratory: Laboratory, configuration: Configuration, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Build a configuration's network with given weights; raises CheckpointError where they do not fit."""
+    network = laboratory.network(configuration.options)
+    load_state(network, state)
+    return quant.apply(network, configuration.assignment).eval()

@@ -1,0 +1,217 @@
+"""Search with Optuna over quantise-or-keep for every group of layers, for performance and quantised fraction.
+
+The search knows records and spaces only: `measure` is a function, and a study resumes without torch.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from bitsearch.errors import ConfigurationError
+from bitsearch.records import Measurement, Metric
+from bitsearch.space import SearchSpace
+from bitsearch.strategy import Configuration
+
+FRACTION = "executed_fraction"
+LADDER = (0.15, 0.27, 0.38, 0.5, 0.61, 0.73, 0.84, 0.95)
+
+Measure = Callable[[Configuration, str], Measurement]
+
+
+@dataclass(frozen=True)
+class Study:
+    """An Optuna study of one search space; parameters are one integer a group and one an option."""
+
+    space: SearchSpace
+    objective: Metric
+    optuna: optuna.Study
+    seed: int
+
+    @classmethod
+    def open(
+        cls, space: SearchSpace, objective: Metric, storage: str, name: str, seed: int, sampler: str = "TPESampler"
+    ) -> "Study":
+        """Create the study or take it up again; `sampler` is the name of one of Optuna's classes.
+
+        Raises:
+            ConfigurationError: the study in the storage searched another space or objective.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[objective.direction, "maximize"],
+            load_if_exists=True,
+        )
+        signature = {
+            "groups": [group.name for group in space.groups],
+            "options": {name: list(choices) for name, choices in space.options.items()},
+            "objective": objective.name,
+        }
+        known = study.user_attrs.get("signature", signature)
+        if known != signature:
+            raise ConfigurationError(
+                f"study {name} in {storage} searched {known}, expected {signature}; choose another --out or --storage"
+            )
+        study.set_user_attr("signature", signature)
+        study.set_metric_names([objective.name, FRACTION])
+        study.sampler = _sampler(sampler, seed + len(study.trials))
+        return cls(space, objective, study, seed)
+
+    def recover(self, results: Mapping[str, Measurement]) -> None:
+        """Close what a killed process left open: tell what was measured, try again what was not."""
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            configuration = self.configuration(trial.params) if self._is_complete(trial.params) else None
+            if configuration and configuration.digest in results:
+                self._tell(trial.number, results[configuration.digest])
+            else:
+                self.optuna.tell(trial.number, state=TrialState.FAIL)
+                if configuration:
+                    self.optuna.enqueue_trial(trial.params, skip_if_exists=False)
+
+    def enqueue(self, configurations: Iterable[Configuration]) -> None:
+        """Put configurations at the head of the search, once."""
+        for configuration in configurations:
+            self.optuna.enqueue_trial(self.parameters(configuration), skip_if_exists=True)
+
+    def ask(self) -> tuple[Trial, Configuration]:
+        """Let the sampler propose a configuration."""
+        trial = self.optuna.ask()
+        for group in self.space.groups:
+            trial.suggest_int(group.name, 0, 1)
+        for name, choices in self.space.options.items():
+            trial.suggest_int(name, 0, len(choices) - 1)
+        return trial, self.configuration(trial.params)
+
+    def tell(self, trial: Trial, measurement: Measurement) -> None:
+        """Report a measurement, or the reason why there is none."""
+        trial.set_user_attr("measurement", measurement.to_json())
+        self._tell(trial.number, measurement)
+
+    def configuration(self, parameters: Mapping[str, int]) -> Configuration:
+        """Turn Optuna's parameters into a configuration."""
+        groups = [group.name for group in self.space.groups if parameters[group.name]]
+        options = {name: choices[parameters[name]] for name, choices in self.space.options.items()}
+        return self.space.configuration(groups, options)
+
+    def parameters(self, configuration: Configuration) -> dict[str, int]:
+        """Turn a configuration into Optuna's parameters."""
+        quantized = set(self.space.quantized_groups(configuration))
+        groups = {group.name: int(group.name in quantized) for group in self.space.groups}
+        options = {
+            name: choices.index(configuration.options[name]) for name, choices in self.space.options.items()
+        }
+        return groups | options
+
+    def _is_complete(self, parameters: Mapping[str, int]) -> bool:
+        return set(parameters) == {*(group.name for group in self.space.groups), *self.space.options}
+
+    def _tell(self, number: int, measurement: Measurement) -> None:
+        if measurement.failure:
+            self.optuna.tell(number, state=TrialState.FAIL)
+        else:
+            values = measurement.metrics[self.objective.name].value, measurement.executed_fraction
+            self.optuna.tell(number, values)
+
+
+def search(
+    study: Study,
+    measure: Measure,
+    trials: int,
+    results: dict[str, Measurement],
+    record: Callable[[Measurement], None],
+    origins: Mapping[str, str],
+    executor: Executor | None = None,
+    workers: int = 1,
+) -> None:
+    """Measure until `results` holds `trials` configurations, each measured once.
+
+    `record` is called before Optuna is told, so that nothing measured is lost. `origins` names configurations
+    that do not come from the search, by digest. With an executor, `workers` measurements run at a time.
+    """
+    rng = random.Random(study.seed + len(results))
+    pending: dict[Future[Measurement], tuple[Trial, str]] = {}
+
+    def finish(trial: Trial, measurement: Measurement) -> None:
+        results[measurement.digest] = measurement
+        record(measurement)
+        study.tell(trial, measurement)
+
+    for trial, configuration in _proposals(study, results, pending, rng, trials):
+        origin = origins.get(configuration.digest, "search")
+        if executor is None:
+            finish(trial, measure(configuration, origin))
+            continue
+        pending[executor.submit(measure, configuration, origin)] = trial, configuration.digest
+        while len(pending) >= workers or len(results) + len(pending) >= trials:
+            if not pending:
+                break
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                finish(pending.pop(future)[0], future.result())
+
+
+def ladder(space: SearchSpace, sizes: Mapping[str, int], scores: Mapping[str, float]) -> list[Configuration]:
+    """Quantise the groups that suffer least for their size first, up to eight fractions of all weights."""
+    order = sorted(space.groups, key=lambda group: scores[group.name] / sizes[group.name])
+    options = {name: choices[0] for name, choices in space.options.items()}
+    total = sum(sizes.values())
+    rungs = []
+    for target in LADDER:
+        chosen: list[str] = []
+        for group in order:
+            if sum(sizes[name] for name in chosen) >= target * total:
+                break
+            chosen.append(group.name)
+        rungs.append(space.configuration(chosen, options))
+    return list(dict.fromkeys(rungs))
+
+
+def _proposals(
+    study: Study,
+    results: Mapping[str, Measurement],
+    pending: Mapping[Future[Measurement], tuple[Trial, str]],
+    rng: random.Random,
+    trials: int,
+) -> Iterator[tuple[Trial, Configuration]]:
+    """Yield configurations that are neither measured nor under way, until there are enough or none is left."""
+    size = 2 ** len(study.space.groups)
+    for choices in study.space.options.values():
+        size *= len(choices)
+    while len(results) + len(pending) < min(trials, size):
+        trial, configuration = study.ask()
+        under_way = {digest for _, digest in pending.values()}
+        if configuration.digest not in results and configuration.digest not in under_way:
+            yield trial, configuration
+            continue
+        if configuration.digest in results:
+            study.tell(trial, results[configuration.digest])
+        else:
+            study.optuna.tell(trial, state=TrialState.FAIL)
+        taken = under_way.union(results)
+        study.optuna.enqueue_trial(_neighbour(study, trial.params, taken, rng))
+
+
+def _neighbour(
+    study: Study, parameters: Mapping[str, int], taken: set[str], rng: random.Random
+) -> dict[str, int]:
+    """Change one parameter at a time until the configuration is new: samplers repeat themselves."""
+    changed = dict(parameters)
+    choices = {group.name: 2 for group in study.space.groups}
+    choices |= {name: len(values) for name, values in study.space.options.items()}
+    while study.configuration(changed).digest in taken:
+        name = rng.choice(list(choices))
+        changed[name] = rng.choice([value for value in range(choices[name]) if value != changed[name]] or [0])
+    return changed
+
+
+def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    known: Sequence[str] = [item for item in optuna.samplers.__all__ if item.endswith("Sampler")]
+    if name not in known:
+        raise ConfigurationError(f"there is no sampler {name!r}; expected one of {', '.join(known)}")
+    options = {"multivariate": True} if name == "TPESampler" else {}
+    sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
+    return sampler
