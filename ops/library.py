@@ -48,7 +48,7 @@ def kernels() -> list[Kernel]:
     library = ctypes.CDLL(str(library_path()))
     library.bitsearch_kernel_name.restype = ctypes.c_char_p
     chosen = library.bitsearch_kernel_chosen()
-    table = []
+    table: list[Kernel] = []
     while name := library.bitsearch_kernel_name(len(table)):
         usable = bool(library.bitsearch_kernel_usable(len(table)))
         table.append(Kernel(name.decode(), usable, len(table) == chosen))

@@ -18,10 +18,10 @@ def pack(weights: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Pack ternary weights (N, K), values -1, 0, 1, into bytes (N, ceil(K/4)): Eqs. (1) and (2).
 
     Raises:
-        OperatorError: the array is not int8 of rank 2, is empty along K, or holds another value.
+        OperatorError: the array is not int8 of rank 2, is empty, or holds another value.
     """
     _check(isinstance(weights, np.ndarray) and weights.dtype == np.int8, "weights", weights, "an int8 array")
-    _check(weights.ndim == 2 and weights.shape[1] > 0, "weights", weights, "shape (N, K) with K >= 1")
+    _check(weights.ndim == 2 and weights.size > 0, "weights", weights, "shape (N, K), not empty")
     invalid = (weights < -1) | (weights > 1)
     if invalid.any():
         raise OperatorError(f"weights: found the value {weights[invalid][0]}, expected -1, 0 or 1")
@@ -41,7 +41,7 @@ def unpack(packed: NDArray[np.uint8], K: int) -> NDArray[np.int8]:
     _check(0 < K <= K_MAX, "K", K, f"1 to {K_MAX}")
     _check(isinstance(packed, np.ndarray) and packed.dtype == np.uint8, "W", packed, "a uint8 array")
     expected = f"shape (N, {-(-K // 4)}), four codes a byte for K = {K}"
-    _check(packed.ndim == 2 and packed.shape[1] == -(-K // 4), "W", packed, expected)
+    _check(packed.ndim == 2 and packed.size > 0 and packed.shape[1] == -(-K // 4), "W", packed, expected)
     codes = ((packed[:, :, None] >> _SHIFTS) & 3).reshape(packed.shape[0], -1)
     if (codes == 3).any():
         row, column = np.argwhere(codes == 3)[0]
@@ -98,7 +98,8 @@ def ternary_matmul(
 
 def _dot(q: NDArray[np.int8], weights: NDArray[np.int8]) -> NDArray[np.int32]:
     """Sum products exactly (Eq. 7): in double precision, because numpy multiplies integer matrices slowly."""
-    return np.matmul(q.astype(np.float64), weights.T.astype(np.float64)).astype(np.int32)
+    exact: NDArray[np.float64] = np.matmul(q.astype(np.float64), weights.T.astype(np.float64))
+    return exact.astype(np.int32)
 
 
 def _check(holds: bool, name: str, found: object, expected: str) -> None:

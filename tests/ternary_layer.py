@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +24,14 @@ class Layer:
 
     @classmethod
     def random(
-        cls, k: int, n: int, seed: int = 0, *, bias: bool = True, per_output: bool = True, act_qmax: float = 127.0
+        cls,
+        k: int,
+        n: int,
+        seed: int = 0,
+        *,
+        bias: bool = True,
+        per_output: bool = True,
+        act_qmax: float = 127.0,
     ) -> Layer:
         rng = np.random.default_rng(seed)
         weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
@@ -34,10 +42,18 @@ class Layer:
         return ternary_matmul(x, self.W, self.scale, self.bias, K=self.K, act_qmax=self.act_qmax)
 
     def model(self, rank: int = 2, *, fed: tuple[str, ...] = (), portable: bool = True) -> onnx.ModelProto:
-        """Build a model in which X and the inputs named in `fed` are given at run time, the others constant."""
-        arrays = {"W": self.W, "scale": self.scale} | ({} if self.bias is None else {"bias": self.bias})
+        """Build a model with X and the inputs named in `fed` given at run time, the others constant."""
+        arrays: dict[str, NDArray[Any]] = {"W": self.W, "scale": self.scale}
+        if self.bias is not None:
+            arrays["bias"] = self.bias
         node = helper.make_node(
-            "TernaryMatMul", ["X", *arrays], ["Y"], "layer", domain=DOMAIN, K=self.K, act_qmax=float(self.act_qmax)
+            "TernaryMatMul",
+            ["X", *arrays],
+            ["Y"],
+            "layer",
+            domain=DOMAIN,
+            K=self.K,
+            act_qmax=float(self.act_qmax),
         )
         free = [None] * (rank - 1)
         graph = helper.make_graph(

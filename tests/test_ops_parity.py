@@ -17,6 +17,7 @@ USABLE = [kernel.name for kernel in ops.kernels() if kernel.usable]
 # One below, at and above the widths and block sizes of the kernels.
 K_SIZES = [1, 3, 4, 15, 16, 17, 63, 64, 65, 129, 257]
 N_SIZES = [1, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129]
+ONE = np.ones((), np.float32)
 M_SIZES = [1, 2, 3, 5, 6, 7, 8, 9, 12, 13, 23, 24, 25, 31, 33]
 
 
@@ -83,7 +84,7 @@ def test_kernel_is_exact_where_sums_are_largest(kernel: str) -> None:
     k = 2**20 + 3
     x = np.full((2, k), 1, np.float32)
     for code in (0, 2):
-        layer = Layer(k, np.full((3, -(-k // 4)), code * 0b01010101, np.uint8), np.float32(1)[...], act_qmax=128)
+        layer = Layer(k, np.full((3, -(-k // 4)), code * 0b01010101, np.uint8), ONE, act_qmax=128)
         assert_bit_equal(run(open_session(layer.model(portable=False)), x), layer.expect(x))
 
 

@@ -29,7 +29,9 @@ def test_unpack_inverts_pack(weights: NDArray[np.int8]) -> None:
     np.testing.assert_array_equal(unpack(packed, weights.shape[1]), weights)
 
 
-@given(arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 20)), elements=FLOATS), st.integers(1, 128))
+@given(
+    arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 20)), elements=FLOATS), st.integers(1, 128)
+)
 def test_quantize_stays_within_half_a_step(x: Float, act_qmax: int) -> None:
     q, step = quantize(x, act_qmax)
     assert (np.abs(q.astype(int)) <= act_qmax).all()
@@ -55,7 +57,9 @@ def test_rounds_half_to_even() -> None:
 
 def test_zero_row_gives_bias() -> None:
     bias = np.array([3, -4], np.float32)
-    y = ternary_matmul(np.zeros((1, 5), np.float32), pack(np.ones((2, 5), np.int8)), np.float32(2)[...], bias, K=5)
+    y = ternary_matmul(
+        np.zeros((1, 5), np.float32), pack(np.ones((2, 5), np.int8)), np.full((), 2, np.float32), bias, K=5
+    )
     np.testing.assert_array_equal(y, [bias])
 
 
@@ -85,5 +89,5 @@ def test_bad_input_is_refused(change: dict[str, object], message: str) -> None:
 
 @pytest.mark.parametrize("weights", [np.full((1, 1), 2, np.int8), np.ones((2, 2)), np.ones(3, np.int8)])
 def test_pack_refuses(weights: NDArray[np.int8]) -> None:
-    with pytest.raises(OperatorError, match="^weights: found"):
+    with pytest.raises(OperatorError, match=r"^weights: found"):
         pack(weights)
