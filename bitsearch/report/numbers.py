@@ -1,0 +1,115 @@
+"""Numbers as a physicist prints them."""
+
+import math
+
+from bitsearch.records import Latency, Metric, Quantity
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Write `value` with `digits` significant digits and a true minus sign."""
+    return _minus(f"{value:.{digits}g}")
+
+
+def short(quantity: Quantity) -> str:
+    """Write value(std): 0.633(3) is 0.633 ± 0.003."""
+    value, std = quantity.value, quantity.std
+    if not std or not math.isfinite(std):
+        return number(value)
+    decimals = _decimals(std)
+    return _minus(f"{value:.{decimals}f}({round(std * 10**decimals)})")
+
+
+def magnitude(value: float) -> str:
+    """Write a positive number to one digit, a small one with a power of ten."""
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    if not 0 < value < 1e-3:
+        return number(value, 1)
+    superscripts = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"{mantissa} \N{MULTIPLICATION SIGN} 10{str(int(exponent)).translate(superscripts)}"
+
+
+def plus_minus(value: float, std: float | None, unit: str = "") -> str:
+    """Write value ± std for running text, to the digits that std allows."""
+    unit = f" {unit}" if unit else ""
+    if not std or not math.isfinite(std):
+        return f"{number(value, 3)}{unit}"
+    decimals = _decimals(std)
+    return _minus(f"{value:.{decimals}f} ± {std:.{decimals}f}{unit}")
+
+
+def percent(share: float) -> str:
+    """Write a share with one decimal, as the paper does, or two digits below one per cent."""
+    if 0 < share < 0.0095:
+        return f"{100 * share:.2g} %"
+    return f"{100 * share:.1f} %" if share else "0 %"
+
+
+def size(size_bytes: int) -> str:
+    """Write a file size in decimal units and three digits."""
+    value, unit = float(size_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5 or unit == "GB":
+            break
+        value /= 1000
+    return f"{_three(value)} {unit}"
+
+
+def duration_us(value_us: float) -> str:
+    """Write a latency in µs, ms or s."""
+    if value_us < 1e3:
+        return f"{_three(value_us)} µs"
+    return f"{_three(value_us / 1e3)} ms" if value_us < 1e6 else f"{_three(value_us / 1e6)} s"
+
+
+def duration_s(value_s: float) -> str:
+    """Write a wall time in s, minutes or hours."""
+    minutes, seconds = divmod(round(value_s), 60)
+    if value_s < 60:
+        return f"{value_s:.1f} s"
+    return f"{minutes} min {seconds:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def batch(latency: Latency) -> str:
+    """Name the conditions of a latency: batch size and threads."""
+    return f"batch {latency.batch}, {latency.threads} thread{'s' if latency.threads != 1 else ''}"
+
+
+def sigmas(value: float) -> str:
+    """Write a significance."""
+    return f"{number(value, 2)} \N{GREEK SMALL LETTER SIGMA}"
+
+
+def smaller(size_bytes: int, than_bytes: int) -> str:
+    """Write how many times smaller a file is; empty where a size is unknown."""
+    times = "\N{MULTIPLICATION SIGN}"
+    return f"{than_bytes / size_bytes:.1f} {times} smaller" if size_bytes and than_bytes else ""
+
+
+def axis(metric: Metric) -> str:
+    """Label an axis or column with a metric and its unit."""
+    return f"{metric.label} [{metric.unit}]" if metric.unit else metric.label
+
+
+def better(metric: Metric) -> str:
+    """Say which direction is good."""
+    return "lower is better" if metric.direction == "minimize" else "higher is better"
+
+
+def count(value: int) -> str:
+    """Write an integer with its thousands apart."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _three(value: float) -> str:
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{min(max(decimals, 0), 2)}f}"
+
+
+def _decimals(std: float) -> int:
+    """Keep two digits of an uncertainty that begins with 1 or 2, else one."""
+    leading = math.floor(math.log10(std))
+    return max(0, -leading + (1 if round(std / 10**leading, 1) < 3 else 0))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,140 @@
+"""Physics plots: generated against reference, every shown configuration in one picture."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from bitsearch.records import Evaluation, Histogram, Profile
+from bitsearch.report import numbers, style
+from bitsearch.report.style import Drawing
+from bitsearch.report.view import Run
+
+COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
+WIDTHS = (2.6, 1.8, 1.3, 1.0)
+"""Points, wide below narrow, so that curves which agree all stay visible."""
+Plot = TypeVar("Plot", Histogram, Profile)
+
+
+@dataclass(frozen=True)
+class Curve(Generic[Plot]):
+    """One configuration's version of a plot."""
+
+    label: str
+    colour: str
+    width: float
+    plot: Plot
+
+
+def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
+    """Give (file name, drawing) of every plot of the shown evaluations.
+
+    A new kind of plot takes a field of `Evaluation`, a function like `histogram` and a line here.
+    """
+    shown = run.shown()
+    drawings = [
+        *_each(shown, lambda evaluation: evaluation.histograms, histogram, "histogram"),
+        *_each(shown, lambda evaluation: evaluation.profiles, profile, "profile"),
+    ]
+    for name, drawing in drawings:
+        style.stamp(drawing.figure.axes[0], run.stamp)
+        yield name, drawing
+
+
+def _each(
+    shown: Sequence[tuple[str, Evaluation]],
+    plots: Callable[[Evaluation], Sequence[Plot]],
+    draw: Callable[[Sequence[Curve[Plot]]], Figure],
+    kind: str,
+) -> Iterator[tuple[str, Drawing]]:
+    """Bring the same plot of all evaluations together and draw it once."""
+    curves: dict[str, list[Curve[Plot]]] = {}
+    for (label, evaluation), colour, width in zip(shown, COLOURS, WIDTHS, strict=False):
+        for plot in plots(evaluation):
+            curves.setdefault(plot.name, []).append(Curve(label, colour, width, plot))
+    for name, members in curves.items():
+        yield f"{kind}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}", Drawing(draw(members), f"{kind} {name}")
+
+
+def histogram(curves: Sequence[Curve[Histogram]]) -> Figure:
+    """Draw shares per bin and their ratio to the reference; the legend holds the separation power S."""
+    first = curves[0].plot
+    edges = np.asarray(first.edges)
+    figure, main, ratio = _panels(len(curves))
+    reference = _shares(first.reference)
+    main.stairs(reference, edges, fill=True, color=style.FAINT, label="reference")
+    main.stairs(reference, edges, color=style.MUTED, linewidth=0.9)
+    error = _ratio(np.sqrt(first.reference), np.asarray(first.reference))
+    ratio.stairs(1 + error, edges, baseline=1 - error, fill=True, color=style.FAINT)
+    for curve in curves:
+        generated = _shares(curve.plot.generated)
+        label = f"{curve.label}, $S$ = {numbers.short(curve.plot.separation)}"
+        main.stairs(generated, edges, color=curve.colour, linewidth=curve.width, label=label)
+        ratio.stairs(_ratio(generated, reference), edges, color=curve.colour, linewidth=curve.width)
+    highest = np.max([reference, *(_shares(curve.plot.generated) for curve in curves)], axis=0)
+    occupied = np.flatnonzero(highest > (0 if first.logarithmic else 1e-3 * highest.max()))
+    if occupied.size:
+        main.set_xlim(edges[occupied[0]], edges[occupied[-1] + 1])
+    if first.logarithmic:
+        main.set_yscale("log")
+        if edges[0] > 0:
+            main.set_xscale("log")
+    else:
+        main.set_ylim(bottom=0)
+    main.set_ylabel("share of entries per bin")
+    _finish(main, ratio, first.label)
+    return figure
+
+
+def profile(curves: Sequence[Curve[Profile]]) -> Figure:
+    """Draw means along a coordinate and their ratio to the reference."""
+    first = curves[0].plot
+    figure, main, ratio = _panels(len(curves))
+    reference = np.asarray(first.reference)
+    main.plot(first.positions, reference, "o", color=style.MUTED, markersize=6, label="reference")
+    for curve in curves:
+        generated = np.asarray(curve.plot.generated)
+        main.plot(
+            curve.plot.positions, generated, ".-", color=curve.colour, lw=curve.width, label=curve.label
+        )
+        ratio.plot(
+            curve.plot.positions, _ratio(generated, reference), ".-", color=curve.colour, lw=curve.width
+        )
+    ratio.axhline(1, color=style.MUTED, linewidth=0.9, zorder=0)
+    if reference.min() > 0 and reference.max() > 50 * reference.min():
+        main.set_yscale("log")
+    main.set_ylabel(first.label)
+    _finish(main, ratio, first.position_label)
+    return figure
+
+
+def _panels(curves: int) -> tuple[Figure, Axes, Axes]:
+    """Leave room for the legend above; fixed margins take half the time of computed ones, which counts here."""
+    figure = Figure(figsize=(4.6, 4.3), layout="none")
+    figure.subplots_adjust(left=0.16, right=0.94, bottom=0.125, top=0.94 - 0.045 * curves, hspace=0.08)
+    main, ratio = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    return figure, main, ratio
+
+
+def _finish(main: Axes, ratio: Axes, label: str) -> None:
+    main.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=1, borderaxespad=0.2, labelspacing=0.25)
+    ratio.set_xlabel(label)
+    ratio.set_ylabel("gen. / ref.", loc="center", fontsize=11)
+    ratio.set_ylim(0.5, 1.5)
+
+
+def _shares(counts: Sequence[float]) -> NDArray[np.float64]:
+    values = np.asarray(counts, dtype=np.float64)
+    return np.divide(values, values.sum() or 1.0, dtype=np.float64)
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide, with gaps where the reference is empty."""
+    gaps = np.full(len(below), np.nan)
+    np.divide(above, below, out=gaps, where=below > 0)
+    return gaps

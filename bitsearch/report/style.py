@@ -1,0 +1,127 @@
+"""How figures look, and how one is published: PNG and PDF beside the page, SVG inside it."""
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK: Final = "#1b1d21"
+PAPER: Final = "#fffffe"
+MUTED: Final = "#8a8f98"
+FAINT: Final = "#d9dce1"
+BLUE: Final = "#0072b2"
+ORANGE: Final = "#d55e00"
+GREEN: Final = "#009e73"
+PURPLE: Final = "#a6518a"
+"""After Okabe and Ito: told apart by colour-blind readers and in grey print."""
+
+NAMES: Final[Mapping[str, str]] = {
+    INK: "ink",
+    PAPER: "paper",
+    MUTED: "muted",
+    FAINT: "faint",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+}
+
+STYLE: Final[Any] = {
+    "font.family": "STIXGeneral",  # comes with matplotlib, so figures look the same on every machine
+    "mathtext.fontset": "stix",
+    "font.size": 12,
+    "axes.labelsize": 13,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.prop_cycle": "cycler('color', ['#0072b2', '#d55e00', '#009e73', '#a6518a'])",
+    "figure.facecolor": PAPER,
+    "figure.constrained_layout.use": True,
+    "text.color": INK,
+    "xaxis.labellocation": "right",
+    "yaxis.labellocation": "top",
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "xtick.major.size": 6,
+    "ytick.major.size": 6,
+    "xtick.minor.size": 3,
+    "ytick.minor.size": 3,
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+    "legend.handletextpad": 0.5,
+    "lines.linewidth": 1.5,
+    "errorbar.capsize": 2,
+    "svg.hashsalt": "bitsearch",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 180,
+}
+
+
+@dataclass
+class Drawing:
+    """A figure, what it shows in one line, and the texts its artists show under the pointer, by their gid."""
+
+    figure: Figure
+    description: str
+    hover: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure inside the page: `svg` takes its colours from the page, in light and in dark."""
+
+    name: str
+    description: str
+    svg: Markup
+
+
+def stamp(axes: Axes, text: str) -> None:
+    """Say along the right edge which data a figure shows, so that it says so wherever it is copied to."""
+    axes.text(1.015, 0, text, transform=axes.transAxes, rotation=90, va="bottom", fontsize=9, color=MUTED)
+
+
+def publish(drawing: Drawing, name: str, folder: Path) -> Picture:
+    """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawing.figure.savefig(folder / f"{name}.png")
+    drawing.figure.set_layout_engine(
+        "none"
+    )  # laid out once, not three times: it is the larger part of the time
+    drawing.figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    buffer = io.StringIO()
+    drawing.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return Picture(name, drawing.description, _embeddable(buffer.getvalue(), name, drawing))
+
+
+def _embeddable(svg: str, name: str, drawing: Drawing) -> Markup:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    for gid, text in drawing.hover.items():
+        svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(text)}</title>')
+    # Many figures share one page, so their ids must not meet.
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in NAMES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    width, height = 72 * drawing.figure.get_size_inches()  # points
+    head = (
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width:g}pt" role="img" '
+        f'aria-label="{escape(drawing.description)}">'
+    )
+    return Markup(re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL))

@@ -1,0 +1,173 @@
+"""Tables as the page prints them."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bitsearch.records import Measurement, Metric, PublishedResult, Quantity
+from bitsearch.report import numbers
+from bitsearch.report.view import TRAINING, Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a table: a text, a smaller note under it, a link."""
+
+    text: str
+    note: str = ""
+    href: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A title and how to fill its cells; `words` are set left, numbers right."""
+
+    title: str
+    cell: Callable[[Measurement], Cell]
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles, for each column whether it holds words, and rows."""
+
+    titles: tuple[str, ...]
+    words: tuple[bool, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @classmethod
+    def of(cls, members: Iterable[Measurement], columns: Sequence[Column]) -> "Table":
+        """Fill one row a measurement; columns that would stay empty are left out."""
+        members = list(members)
+        filled = [(column, [column.cell(item) for item in members]) for column in columns]
+        filled = [(column, cells) for column, cells in filled if any(cell.text for cell in cells)]
+        return cls(
+            titles=tuple(column.title for column, _ in filled),
+            words=tuple(column.words for column, _ in filled),
+            rows=tuple(zip(*(cells for _, cells in filled), strict=True)),
+        )
+
+
+def performance(run: Run, members: Sequence[Measurement]) -> Table:
+    """Show what a configuration achieves and how much of it is quantised."""
+    reference = run.reference
+    whole = reference.size_bytes if reference else 0
+
+    def size(item: Measurement) -> Cell:
+        is_reference = reference is not None and item.digest == reference.digest
+        note = "float reference" if is_reference else numbers.smaller(item.size_bytes, whole)
+        return Cell(numbers.size(item.size_bytes), note)
+
+    columns = [
+        Column("#", lambda item: Cell(run.place(item))),
+        _configuration(run),
+        *(_metric(metric, members) for metric in run.metrics.values()),
+        Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
+        Column("all parameters (paper)", lambda item: Cell(numbers.percent(item.fraction))),
+        Column("linear weights", lambda item: Cell(numbers.percent(item.weight_fraction))),
+        Column("file size", size),
+        Column("origin", lambda item: Cell(item.origin.split(":")[0], TRAINING[item.fidelity]), words=True),
+    ]
+    return Table.of(members, columns)
+
+
+def serving(run: Run, members: Sequence[Measurement]) -> Table:
+    """Show how fast and how faithfully a configuration runs, and the file to serve."""
+    conditions = {numbers.batch(latency): None for item in members for latency in item.latency_us}
+
+    def latency(title: str, item: Measurement) -> Cell:
+        found = next((entry for entry in item.latency_us if numbers.batch(entry) == title), None)
+        if found is None:
+            return Cell("")
+        return Cell(numbers.duration_us(found.median_us), f"IQR {numbers.duration_us(found.spread_us)}")
+
+    def parity(item: Measurement) -> Cell:
+        if item.parity is None:
+            return Cell("")
+        note = f"means: {numbers.magnitude(item.parity.output_mean_difference)}"
+        return Cell(f"{100 * item.parity.output_agreement:.2f} %", note)
+
+    def layer_error(item: Measurement) -> Cell:
+        if item.parity is None:
+            return Cell("")
+        return Cell(numbers.magnitude(item.parity.layer_max_error), f"{item.parity.layers} layers")
+
+    def kernel(item: Measurement) -> Cell:
+        return Cell(", ".join({entry.kernel: None for entry in item.latency_us}))
+
+    def file(item: Measurement) -> Cell:
+        path = run.model_file(item)
+        return Cell(path.as_posix(), href=f"../{path.as_posix()}") if path else Cell("not kept")
+
+    columns = [
+        Column("#", lambda item: Cell(run.place(item))),
+        Column("configuration", lambda item: Cell(run.name(item)), words=True),
+        *(Column(title.replace(", ", ",\n"), functools.partial(latency, title)) for title in conditions),
+        Column("kernel", kernel, words=True),
+        Column("events as in torch", parity),
+        Column("layer error", layer_error),
+        Column("file to serve", file, words=True),
+    ]
+    return Table.of(members, columns)
+
+
+def _configuration(run: Run) -> Column:
+    def cell(item: Measurement) -> Cell:
+        digest = [item.digest] if item.digest in run.names else []
+        return Cell(run.name(item), ", ".join([*digest, *item.options.values()]))
+
+    return Column("configuration", cell, words=True)
+
+
+def _metric(metric: Metric, members: Sequence[Measurement]) -> Column:
+    """Print values with their spread; n stands in the title where it is the same for all."""
+    counts = {item.metrics[metric.name].n for item in members if metric.name in item.metrics}
+
+    def cell(item: Measurement) -> Cell:
+        quantity = item.metrics.get(metric.name)
+        if quantity is None:
+            return Cell("")
+        return Cell(numbers.short(quantity), f"n = {quantity.n}" if len(counts) > 1 else "")
+
+    title = numbers.axis(metric)
+    return Column(f"{title}\nn = {counts.pop()}" if len(counts) == 1 else title, cell)
+
+
+def published(run: Run) -> Table | None:
+    """Put the numbers that the paper prints beside ours."""
+    results = [PublishedResult(**raw) for raw in run.settings.get("published", {}).get("results", [])]
+    if not results:
+        return None
+    ours = {run.names[item.digest]: item for item in run.baselines}
+    strategies = list({result.strategy: None for result in results})
+    metrics = list({result.metric: None for result in results})
+    printed = {(result.strategy, result.metric): result for result in results}
+    labels = [run.metrics[name].label if name in run.metrics else name for name in metrics]
+
+    def pair(strategy: str, metric: str) -> tuple[Cell, Cell]:
+        paper, mine = printed.get((strategy, metric)), ours.get(strategy)
+        quantity = mine.metrics.get(metric) if mine else None
+        return (
+            Cell(numbers.short(Quantity(paper.value, paper.std)) if paper else ""),
+            Cell(numbers.short(quantity), f"n = {quantity.n}") if quantity else Cell("not measured"),
+        )
+
+    return Table(
+        titles=("strategy", *(f"{label},\n{who}" for label in labels for who in ("paper", "this run"))),
+        words=(True, *(False for _ in range(2 * len(metrics)))),
+        rows=tuple(
+            (Cell(strategy), *(cell for metric in metrics for cell in pair(strategy, metric)))
+            for strategy in strategies
+        ),
+    )
+
+
+def failures(run: Run) -> Table:
+    """List what could not be measured and why."""
+    columns = [
+        Column("configuration", lambda item: Cell(run.name(item)), words=True),
+        Column("training", lambda item: Cell(TRAINING[item.fidelity]), words=True),
+        Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
+        Column("reason", lambda item: Cell(item.failure or ""), words=True),
+    ]
+    return Table.of(run.failures, columns)

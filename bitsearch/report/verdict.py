@@ -1,0 +1,205 @@
+"""What the run found, in plain words, with no more certainty than its spreads allow."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bitsearch import pareto
+from bitsearch.records import Measurement
+from bitsearch.report import numbers
+from bitsearch.report.tables import Cell, Table
+from bitsearch.report.view import TRAINING, Run
+
+SIGNIFICANT = 2.0
+"""A gain counts when it exceeds this many combined standard deviations."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one configuration is than another (positive is better), with its standard deviation."""
+
+    gain: float
+    std: float | None
+
+    @property
+    def sigmas(self) -> float | None:
+        """The gain in standard deviations; None where no spread was measured."""
+        return self.gain / self.std if self.std else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A handmade strategy and the search's best configuration that quantises at least as much."""
+
+    strategy: Measurement
+    challenger: Measurement | None
+    difference: Difference | None
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the search is better by a significant margin."""
+        sigmas = self.difference.sigmas if self.difference else None
+        return sigmas is not None and sigmas >= SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline and the sentences that support it."""
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def verdict(run: Run) -> Verdict:
+    """Sum the run up."""
+    if not run.front:
+        failed = f"; {len(run.failures)} measurements failed" if run.failures else ""
+        return Verdict("Nothing has been measured yet", (f"The run has written no usable result{failed}.",))
+    sentences = [*_losses(run), *_handmade(run)]
+    if not run.is_final:
+        training = TRAINING[run.fidelity]
+        sentences.append(
+            f"These numbers come from {training}; the final training of the front has not ended."
+        )
+    return Verdict(_headline(run), tuple(sentences))
+
+
+def compare(run: Run) -> list[Comparison]:
+    """Hold every handmade strategy that quantises anything against the search, at no smaller fraction."""
+    found = [item for item in run.measured if item.digest not in run.names]
+    comparisons = []
+    for strategy in run.baselines:
+        if strategy.executed_fraction == 0:
+            continue
+        rivals = [item for item in found if item.executed_fraction >= strategy.executed_fraction - 1e-12]
+        best = min(rivals, key=lambda item: pareto.loss(item, run.objective), default=None)
+        comparisons.append(Comparison(strategy, best, difference(run, best, strategy) if best else None))
+    return comparisons
+
+
+def difference(run: Run, one: Measurement, other: Measurement) -> Difference:
+    """Compare two configurations by the objective."""
+    stds = [item.metrics[run.objective.name].std for item in (one, other)]
+    known = [std for std in stds if std is not None]
+    std = math.hypot(*known) if len(known) == len(stds) else None
+    return Difference(pareto.loss(other, run.objective) - pareto.loss(one, run.objective), std)
+
+
+def comparison_table(run: Run) -> Table:
+    """Show every comparison of `compare`."""
+    label = numbers.axis(run.objective)
+    titles = (
+        "strategy",
+        "quantised",
+        label,
+        "best of the search",
+        "quantised",
+        label,
+        "gain",
+        "significance",
+    )
+    words = tuple(title in ("strategy", "best of the search") for title in titles)
+    return Table(titles, words, tuple(_row(run, item) for item in compare(run)))
+
+
+def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:
+    def half(configuration: Measurement) -> tuple[Cell, Cell, Cell]:
+        place = run.place(configuration)
+        return (
+            Cell(run.name(configuration), f"front member {place}" if place else "not on the front"),
+            Cell(numbers.percent(configuration.executed_fraction)),
+            Cell(numbers.short(configuration.metrics[run.objective.name])),
+        )
+
+    if item.challenger is None or item.difference is None:
+        return (*half(item.strategy), Cell("none"), *(Cell("") for _ in range(4)))
+    gap = item.difference
+    significance = numbers.sigmas(gap.sigmas) if gap.sigmas is not None else "no spread"
+    gain = Cell(numbers.plus_minus(gap.gain, gap.std))
+    return (*half(item.strategy), *half(item.challenger), gain, Cell(significance))
+
+
+def _headline(run: Run) -> str:
+    comparisons = compare(run)
+    if not run.searched:
+        return "Only the handmade strategies have been measured"
+    if not comparisons:
+        return "No handmade strategy has been measured to compare the search with"
+    beaten = [run.name(item.strategy) for item in comparisons if item.beaten]
+    if not beaten:
+        return "No significant gain over the handmade strategies"
+    if len(beaten) == len(comparisons):
+        return "The search beats every handmade strategy at equal or higher quantised fraction"
+    return f"The search beats {_listed(beaten)} at equal or higher quantised fraction"
+
+
+def _losses(run: Run) -> list[str]:
+    """Say how much can be quantised at which loss."""
+    reference, knee, last = run.reference, run.knee, run.front[-1]
+    if reference is None:
+        return ["The float reference has not been measured, so losses against it are unknown."]
+    sentences = [_within(run, reference)]
+    if knee and knee.executed_fraction > 0:
+        sentences.append(f"At the knee of the front, {_loss(run, knee, reference)}")
+    if last.executed_fraction > 0 and last is not knee:
+        sentences.append(f"At the far end of the front, {_loss(run, last, reference)}")
+    return sentences
+
+
+def _within(run: Run, reference: Measurement) -> str:
+    """Name the largest fraction whose loss lies within one standard deviation."""
+    label = run.objective.label
+    quantized = [item for item in run.front if item.executed_fraction > 0]
+    gaps = [(item, difference(run, item, reference)) for item in quantized]
+    equal = [item for item, gap in gaps if gap.gain >= -(gap.std or 0.0)]
+    if not equal:
+        return f"No quantised front member comes within one standard deviation of the float's {label}."
+    share = numbers.percent(equal[-1].executed_fraction)
+    return (
+        f"Up to {share} of the executed parameters can be quantised with a {label} within one standard "
+        f"deviation of the float reference ({_member(run, equal[-1])})."
+    )
+
+
+def _loss(run: Run, item: Measurement, reference: Measurement) -> str:
+    gap = difference(run, item, reference)
+    amount = numbers.plus_minus(abs(gap.gain), gap.std, run.objective.unit)
+    smaller = numbers.smaller(item.size_bytes, reference.size_bytes)
+    return (
+        f"{numbers.percent(item.executed_fraction)} are quantised and the {run.objective.label} is {amount} "
+        f"{'worse' if gap.gain < 0 else 'better'} than the float reference"
+        + ("" if gap.std else " (no spread was measured)")
+        + (f", with a file {smaller}" if smaller else "")
+        + f" ({_member(run, item)})."
+    )
+
+
+def _handmade(run: Run) -> list[str]:
+    """Say which strategies the search beats and by how much, and which it does not."""
+    comparisons = compare(run) if run.searched else []
+    gains = [
+        f"{run.name(item.strategy)} by {_gain(run, item.difference)}" for item in comparisons if item.beaten
+    ]
+    unmatched = [run.name(item.strategy) for item in comparisons if item.challenger is None]
+    level = [run.name(item.strategy) for item in comparisons if item.challenger and not item.beaten]
+    sentences = {
+        f"At equal or higher quantised fraction, the search beats {_listed(gains)}.": gains,
+        f"Nothing that the search found quantises as much as {_listed(unmatched)}.": unmatched,
+        f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard deviations.": level,
+    }
+    return [sentence for sentence, needed in sentences.items() if needed]
+
+
+def _gain(run: Run, gap: Difference | None) -> str:
+    if gap is None or gap.sigmas is None:
+        return "an unknown amount"
+    return f"{numbers.plus_minus(gap.gain, gap.std, run.objective.unit)} ({numbers.sigmas(gap.sigmas)})"
+
+
+def _member(run: Run, item: Measurement) -> str:
+    place = run.place(item)
+    return f"{run.name(item)}, front member {place}" if place else run.name(item)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -1,0 +1,160 @@
+"""A run folder as the report sees it: who is compared with whom, at which fidelity, under which name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitsearch import pareto
+from bitsearch.records import Evaluation, Fidelity, Measurement, Metric
+from bitsearch.report import numbers
+from bitsearch.rundir import RunFolder
+
+TRAINING: Mapping[Fidelity, str] = {
+    "shared-weights": "shared weights",
+    "finetuned": "short training",
+    "full": "full training",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that was read from a run folder.
+
+    `front`, `measured`, `baselines` and `reference` all have the same `fidelity`; `candidates` are what the
+    search measured, at `search_fidelity`.
+    """
+
+    folder: RunFolder
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
+    objective: Metric
+    results: list[Measurement]
+    front: list[Measurement]
+    fidelity: Fidelity
+    search_fidelity: Fidelity
+    names: Mapping[str, str]
+
+    @property
+    def measured(self) -> list[Measurement]:
+        """Every configuration measured at the front's fidelity."""
+        return pareto.at_fidelity(self.results, self.fidelity, self.objective)
+
+    @property
+    def candidates(self) -> list[Measurement]:
+        """Every configuration measured at the search's fidelity."""
+        return pareto.at_fidelity(self.results, self.search_fidelity, self.objective)
+
+    @property
+    def baselines(self) -> list[Measurement]:
+        """The paper's strategies at the front's fidelity, in the paper's order."""
+        return self.strategies_among(self.measured)
+
+    @property
+    def reference(self) -> Measurement | None:
+        """The float network: the first strategy that quantises nothing."""
+        return self.reference_among(self.measured)
+
+    @property
+    def knee(self) -> Measurement | None:
+        """The front member with the best trade, if the front bends at all."""
+        return pareto.knee(self.front, self.objective)
+
+    @property
+    def failures(self) -> list[Measurement]:
+        """What could not be measured."""
+        return [item for item in self.results if item.failure is not None]
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search has measured anything beyond the paper's strategies."""
+        return any(item.digest not in self.names for item in self.results)
+
+    @property
+    def stamp(self) -> str:
+        """What every figure says about its data."""
+        parts = [self.settings.get("model"), self.settings.get("dataset")]
+        generated = self.settings.get("data", {}).get("generated")
+        return ", ".join(filter(None, [*parts, "generated data" if generated else None]))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the front went through final training."""
+        return self.fidelity == "full"
+
+    @property
+    def groups(self) -> dict[str, dict[str, int]]:
+        """The weights of each layer of each group, in network order."""
+        layers = self.settings.get("layers", [])
+        weights = {layer["name"]: layer["out_features"] * layer["in_features"] for layer in layers}
+        order = {name: index for index, name in enumerate(weights)}
+        groups = self.settings.get("groups") or [{"name": name, "layers": [name]} for name in weights]
+        groups = sorted(groups, key=lambda group: min(order[name] for name in group["layers"]))
+        return {group["name"]: {name: weights[name] for name in group["layers"]} for group in groups}
+
+    def strategies_among(self, measured: list[Measurement]) -> list[Measurement]:
+        """Pick the paper's strategies, in the paper's order."""
+        found = {item.digest: item for item in measured}
+        return [found[digest] for digest in self.names if digest in found]
+
+    def reference_among(self, measured: list[Measurement]) -> Measurement | None:
+        """Pick the float network."""
+        return next((item for item in self.strategies_among(measured) if item.executed_fraction == 0), None)
+
+    def name(self, item: Measurement) -> str:
+        """Name a configuration by its strategy, else by its digest."""
+        return self.names.get(item.digest, item.digest)
+
+    def place(self, item: Measurement) -> str:
+        """Number a front member from 1, best performance first; empty for all others."""
+        return next((str(i) for i, member in enumerate(self.front, 1) if member.digest == item.digest), "")
+
+    def model_file(self, item: Measurement) -> Path | None:
+        """Give the file to serve, relative to the run folder, if it was kept."""
+        if item.model is None:
+            return None
+        root = self.folder.path.resolve()
+        path = (root / item.model).resolve()
+        return path.relative_to(root) if path.is_file() and path.is_relative_to(root) else None
+
+    def shown(self) -> list[tuple[str, Evaluation]]:
+        """Give the evaluations to plot, each once: float, best quantised, knee and most quantised."""
+        quantized = [item for item in self.front if item.executed_fraction > 0]
+        best, most = (quantized[0], quantized[-1]) if quantized else (None, None)
+        picks = {"float": self.reference, "best quantised": best, "most quantised": most, "knee": self.knee}
+        # Reversed, so that where two picks are one configuration the earlier name stays.
+        distinct = {item.digest: (kind, item) for kind, item in reversed(picks.items()) if item}
+        ordered = sorted(distinct.values(), key=lambda pick: pick[1].executed_fraction)
+        found = [(kind, item, self.folder.evaluation(item.digest)) for kind, item in ordered]
+        return [
+            (f"{kind} ({numbers.percent(item.executed_fraction)})", evaluation)
+            for kind, item, evaluation in found
+            if evaluation
+        ]
+
+
+def read(folder: RunFolder) -> Run:
+    """Read a run folder in whatever state the run has left it."""
+    settings = folder.settings()
+    results = folder.results()
+    metrics = {raw["name"]: Metric(**raw) for raw in settings.get("metrics", [])}
+    name = settings.get("objective", "objective")
+    objective = metrics.get(name) or Metric(name, name, "", "minimize", "")
+    searched = [item for item in results if item.origin == "search" and pareto.usable(item, objective)]
+    in_search = max((item.fidelity for item in searched), key=pareto.FIDELITIES.index, default=None)
+    front = folder.front()
+    if not front:  # before final training has ended, the search's own front is all there is
+        comparable = pareto.at_fidelity(results, in_search, objective) if in_search else results
+        front = pareto.front(comparable, objective)
+    return Run(
+        folder=folder,
+        settings=settings,
+        metrics=metrics,
+        objective=objective,
+        results=results,
+        front=front,
+        fidelity=front[0].fidelity if front else "full",
+        search_fidelity=in_search or "finetuned",
+        names={raw["digest"]: raw["name"] for raw in settings.get("strategies", [])}
+        | {item.digest: item.strategy for item in results if item.strategy},
+    )
