@@ -9,19 +9,19 @@ SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/l
 .PHONY: run test lint types clean
 .DELETE_ON_ERROR:
 
-run: .build/installed
+run: .venv/.installed
 	$(BIN)/bitsearch run --model caloinn --trials 20 --out runs/caloinn
 
 test: lint
 	$(BIN)/pytest
 
-lint: .build/installed types
+lint: .venv/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror ops/*.cc ops/*.h
 
 # mypy cannot see through an editable install: it gets the tree as it is installed.
-types: .build/installed
+types: .venv/.installed
 	rm -rf .build/typed
 	mkdir -p .build/typed/bitsearch
 	ln -s $(addprefix $(CURDIR)/,$(wildcard bitsearch/*) models ops search_spaces) .build/typed/bitsearch
@@ -32,14 +32,13 @@ types: .build/installed
 clean:
 	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.build/installed: .build/tools .build/headers pyproject.toml $(SOURCES)
+.venv/.installed: .venv/.tools .build/headers pyproject.toml $(SOURCES)
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[search,test,lint]'
 	touch $@
 
-.build/tools: constraints.txt
+.venv/.tools: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version + ", expected 3.11 or newer: set PYTHON")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	mkdir -p .build
 	$(BIN)/pip install -q -c constraints.txt scikit-build-core cmake ninja build
 	touch $@
 
