@@ -33,8 +33,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     folder = tmp_path_factory.mktemp("dist")
     headers = pytestconfig.rootpath / ".build/onnxruntime/include"
     environment = os.environ | ({"ONNXRUNTIME_INCLUDE_DIR": str(headers)} if headers.exists() else {})
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, pytestconfig.rootpath]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
+    done = subprocess.run(command, cwd=pytestconfig.rootpath, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     return folder
 
