@@ -82,8 +82,8 @@ def test_wheel_serves_without_torch(built: Path, tmp_path: Path) -> None:
         "-q",
         "--no-deps",
         "--target",
-        tmp_path / "site",
-        wheel,
+        str(tmp_path / "site"),
+        str(wheel),
     ]
     subprocess.run(install, check=True)
     link_dependencies(["numpy", "onnx", "onnxruntime"], tmp_path / "needed")
