@@ -18,10 +18,8 @@ def record(
     digest: str, value: float, fraction: float, fidelity: Fidelity = "full", failure: str | None = None
 ) -> Measurement:
     metrics = {"nll": Quantity(value), "auc": Quantity(value)}
-    shares = dict.fromkeys(("fraction", "weight_fraction", "executed_fraction"), fraction)
-    return Measurement(
-        digest, "search", {}, {}, **shares, fidelity=fidelity, seed=1, metrics=metrics, failure=failure
-    )
+    shares = (fraction, fraction, fraction)
+    return Measurement(digest, "search", {}, {}, *shares, fidelity, seed=1, metrics=metrics, failure=failure)
 
 
 def digests(members: list[Measurement]) -> list[str]:

@@ -29,7 +29,7 @@ def performance(
     front = [item for item in front if metric.name in item.metrics]
     strategies = run.strategies_among(having)
     is_objective = metric == run.objective
-    figure = Figure(figsize=(6.4, 4.9) if is_objective else (4.6, 4.2))
+    figure = Figure(figsize=(6.4, 4.9) if is_objective else (4.6, 4.2), layout="constrained")
     drawing = Drawing(figure, f"{metric.label} against quantised fraction, {TRAINING[measured[0].fidelity]}")
     plane = _Plane(figure.add_subplot(), drawing, run, metric)
     plane.limit([*front, *strategies] or having, having)
@@ -157,7 +157,7 @@ def layers(run: Run) -> Drawing | None:
         return None
     total = sum(sum(weights.values()) for weights in groups.values())
     rows, columns = len(groups), len(run.front)
-    figure = Figure(figsize=(3.6 + 0.34 * columns, 1.5 + 0.235 * rows))
+    figure = Figure(figsize=(3.6 + 0.34 * columns, 1.5 + 0.235 * rows), layout="constrained")
     share, cells = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, max(0.34 * columns, 0.7)))
     shares = [100 * sum(weights.values()) / total for weights in groups.values()]
     share.barh(range(rows), shares, color=style.MUTED, height=0.6)
@@ -190,8 +190,9 @@ def _cell(axes: Axes, column: int, row: int, weights: Mapping[str, int], item: M
     axes.add_patch(Rectangle((left, bottom), width, height, fc="none", ec=style.FAINT, linewidth=0.8))
     for precision, colour in ((Precision.TERNARY, style.BLUE), (Precision.BINARY, style.PURPLE)):
         part = sum(count for name, count in weights.items() if item.assignment.get(name) == precision)
-        axes.add_patch(Rectangle((left, bottom), width * part / total, height, fc=colour, ec="none"))
-        left += width * part / total
+        if part:
+            axes.add_patch(Rectangle((left, bottom), width * part / total, height, fc=colour, ec="none"))
+            left += width * part / total
 
 
 def hypervolume(run: Run) -> Drawing | None:
@@ -211,7 +212,7 @@ def hypervolume(run: Run) -> Drawing | None:
     ideal = abs(worst - best)
     reached = [pareto.hypervolume(records[:count], run.objective, worst) / ideal for count in counts]
     handmade = pareto.hypervolume(strategies, run.objective, worst) / ideal
-    figure = Figure(figsize=(6.4, 3.6))
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(counts, reached, color=style.BLUE, drawstyle="steps-post", label="all measurements so far")
     axes.axhline(handmade, color=style.ORANGE, linestyle=DASHED, label="handmade strategies alone")

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK: Final = "#1b1d21"
@@ -45,7 +47,6 @@ STYLE: Final[Any] = {
     "axes.facecolor": "none",
     "axes.prop_cycle": "cycler('color', ['#0072b2', '#d55e00', '#009e73', '#a6518a'])",
     "figure.facecolor": PAPER,
-    "figure.constrained_layout.use": True,
     "text.color": INK,
     "xaxis.labellocation": "right",
     "yaxis.labellocation": "top",
@@ -100,13 +101,16 @@ def stamp(axes: Axes, text: str) -> None:
 def publish(drawing: Drawing, name: str, folder: Path) -> Picture:
     """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawing.figure.savefig(folder / f"{name}.png")
-    drawing.figure.set_layout_engine(
-        "none"
-    )  # laid out once, not three times: it is the larger part of the time
-    drawing.figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    figure = drawing.figure
+    figure.savefig(folder / f"{name}.png")
+    figure.set_layout_engine("none")
+    # Not `savefig`, which draws everything a second time for a layout that now stands.
+    pdf: Any = FigureCanvasPdf(figure)
+    pdf.print_pdf(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    figure.patch.set_visible(False)
     buffer = io.StringIO()
-    drawing.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg: Any = FigureCanvasSVG(figure)
+    svg.print_svg(buffer, metadata={"Date": None})
     return Picture(name, drawing.description, _embeddable(buffer.getvalue(), name, drawing))
 
 

@@ -53,7 +53,8 @@ class Verdict:
 def verdict(run: Run) -> Verdict:
     """Sum the run up."""
     if not run.front:
-        failed = f"; {len(run.failures)} measurements failed" if run.failures else ""
+        count = len(run.failures)
+        failed = f"; {count} measurement{'s' if count > 1 else ''} failed" if count else ""
         return Verdict("Nothing has been measured yet", (f"The run has written no usable result{failed}.",))
     sentences = [*_losses(run), *_handmade(run)]
     if not run.is_final:

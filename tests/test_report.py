@@ -1,0 +1,433 @@
+"""The report of a synthetic run, in every state that a run can leave behind."""
+
+import csv
+import dataclasses
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitsearch import pareto, report
+from bitsearch.assignment import Assignment
+from bitsearch.records import (
+    Evaluation,
+    Fidelity,
+    Histogram,
+    Latency,
+    Measurement,
+    Metric,
+    Parity,
+    Profile,
+    Quantity,
+)
+from bitsearch.report import verdict, view
+from bitsearch.rundir import RunFolder
+from bitsearch.space import Inventory, Layer
+from bitsearch.strategy import Configuration
+
+BLOCKS, PARTS = 8, {"first": (64, 46), "central": (64, 64), "last": (1104, 64)}
+LAYERS = tuple(
+    Layer(f"blocks.{block}.subnet.layers.{index}", *shape, bias=True)
+    for block in range(BLOCKS)
+    for index, shape in enumerate(PARTS.values())
+)
+GROUPS = [
+    {"name": f"blocks.{block}.{part}", "layers": [f"blocks.{block}.subnet.layers.{index}"], "role": part}
+    for block in range(BLOCKS)
+    for index, part in enumerate(PARTS)
+]
+INVENTORY = Inventory(LAYERS, sum(layer.parameters for layer in LAYERS) + 2000)
+METRICS = [
+    Metric(
+        "nll", "validation NLL", "nats", "minimize", "mean over the validation events; spread over 3 seeds"
+    ),
+    Metric("auc_low", "classifier AUC, low level", "", "minimize", "fast mode, 3 trainings; 0.5 is perfect"),
+    Metric(
+        "auc_high", "classifier AUC, high level", "", "minimize", "fast mode, 3 trainings; 0.5 is perfect"
+    ),
+    Metric("mean_separation", "mean separation power", "", "minimize", "mean over all histograms"),
+]
+STRATEGIES: dict[str, tuple[str, Callable[[int, int], bool]]] = {
+    "default": ("random", lambda block, part: False),
+    "exchange-permutation": ("exchange", lambda block, part: False),
+    "nncentral": ("random", lambda block, part: part == 1),
+    "blockcentral": ("exchange", lambda block, part: 0 < block < BLOCKS - 1),
+    "all": ("random", lambda block, part: True),
+}
+
+
+def configuration(permutation: str, chosen: Callable[[int, int], bool]) -> Configuration:
+    quantized = [layer.name for i, layer in enumerate(LAYERS) if chosen(i // 3, i % 3)]
+    return Configuration(Assignment.of(INVENTORY.names, quantized), {"permutation": permutation})
+
+
+BASELINES = {name: configuration(*strategy) for name, strategy in STRATEGIES.items()}
+
+
+def measure(
+    config: Configuration, origin: str, fidelity: Fidelity, rng: random.Random, failure: str | None = None
+) -> Measurement:
+    """Make a measurement whose loss grows with what is quantised, the last layers hurting most."""
+    fractions = INVENTORY.fractions(config.assignment)
+    hurt = {"first": 2.0, "central": 0.7, "last": 9.0}
+    quantized = set(config.assignment.quantized)
+    ranks = [(i // 3, list(PARTS)[i % 3]) for i, layer in enumerate(LAYERS) if layer.name in quantized]
+    edge = (0, BLOCKS - 1)
+    cost = sum(hurt[part] * (1.2 if block in edge else 0.2 + 0.16 * block) for block, part in ranks) / 30
+    cost += 0.5 * (config.options["permutation"] == "exchange") + (0.9 if fidelity == "finetuned" else 0.0)
+    metrics = {"nll": Quantity(-612.4 + cost + rng.gauss(0, 0.06), 0.05 + rng.random() * 0.06, 3)}
+    if fidelity == "full":
+        metrics["auc_low"] = Quantity(min(0.999, 0.633 + 0.04 * cost + rng.gauss(0, 0.003)), 0.003, 3)
+        metrics["auc_high"] = Quantity(min(0.999, 0.651 + 0.05 * cost + rng.gauss(0, 0.003)), 0.002, 3)
+        metrics["mean_separation"] = Quantity(0.0021 + 0.002 * cost, 0.0004, 3)
+    latencies = tuple(
+        Latency(batch, 1, "avx2", base * (1 - 0.4 * fractions.fraction), 0.03 * base, 50)
+        for batch, base in ((1, 310.0), (100, 4200.0), (1000, 38500.0))
+    )
+    measurement = Measurement(
+        digest=config.digest,
+        origin=origin,
+        assignment=dict(config.assignment),
+        options=dict(config.options),
+        fraction=fractions.fraction,
+        weight_fraction=fractions.weight_fraction,
+        executed_fraction=fractions.executed_fraction,
+        fidelity=fidelity,
+        seed=1,
+        metrics={} if failure else metrics,
+        size_bytes=round(4 * INVENTORY.total_parameters * (1 - fractions.weight_fraction * 15 / 16)),
+        train_seconds=12.5,
+        failure=failure,
+    )
+    if fidelity != "full":
+        return measurement
+    parity = Parity(2.4e-7, len(LAYERS), 0.9987, 3.1e-5, 1000)
+    model = f"models/{config.digest}.onnx"
+    return dataclasses.replace(measurement, latency_us=latencies, parity=parity, model=model)
+
+
+def evaluation(digest: str, shift: float, rng: np.random.Generator) -> Evaluation:
+    """Make generated showers that are `shift` off the reference."""
+    histograms = []
+    for name, label, logarithmic in (
+        ("e_ratio", r"$E_\mathrm{tot}\,/\,E_\mathrm{inc}$", False),
+        ("layer_0", r"$E_0$ [MeV]", True),
+        ("ec_eta_1", r"$\langle\eta\rangle_1$ [mm]", False),
+    ):
+        edges = np.geomspace(0.01, 1e4, 40) if logarithmic else np.linspace(-60, 60, 61)
+        draws = [
+            rng.lognormal(3, 1.5, 20_000) if logarithmic else rng.normal(0, 12, 20_000),
+            rng.lognormal(3 + shift, 1.5, 20_000)
+            if logarithmic
+            else rng.normal(8 * shift, 12 + 10 * shift, 20_000),
+        ]
+        reference, generated = (np.histogram(values, edges)[0].astype(float) for values in draws)
+        h, g = reference / reference.sum(), generated / generated.sum()
+        separation = 0.5 * float(np.sum((h - g) ** 2 / (h + g + 1e-16)))
+        quantity = Quantity(separation, 0.1 * separation + 2e-4, 10)
+        histograms.append(
+            Histogram(
+                name, label, tuple(edges.tolist()), tuple(reference), tuple(generated), quantity, logarithmic
+            )
+        )
+    layers = (0.0, 1.0, 2.0, 3.0, 12.0)
+    means = (120.0, 2100.0, 8900.0, 410.0, 6.0)
+    moved = tuple(mean * (1 + shift * 0.3 * (i - 2)) for i, mean in enumerate(means))
+    profile = Profile("energy", "mean energy [MeV]", "calorimeter layer", layers, means, moved)
+    return Evaluation(digest, 20_000, tuple(histograms), (profile,))
+
+
+def settings() -> dict[str, Any]:
+    return {
+        "version": "0.1.0",
+        "command": ["bitsearch", "run", "--model", "caloinn", "--trials", "60", "--out", "runs/photon"],
+        "model": "caloinn", "dataset": "ds1-photon", "preset": "laptop", "seed": 1, "trials": 60,
+        "device": "cpu", "workers": 1, "title": "CaloINN on ds1-photon",
+        "data": {
+            "generated": True,
+            "statement": "Parametrised showers, generated; not Geant4, not CaloChallenge data.",
+            "files": [
+                {"role": role, "name": f"{role}.hdf5", "events": 20_000, "sha256": "5d" * 32}
+                for role in ("train", "validation")
+            ],
+        },
+        "settings": {"network": {"width": 64, "blocks": 8}, "training": {"epochs": 30}},
+        "metrics": [vars(metric) for metric in METRICS], "objective": "nll",
+        "layers": [
+            {**vars(layer), "group": group["name"]} for layer, group in zip(LAYERS, GROUPS, strict=True)
+        ],
+        "groups": GROUPS, "options": {"permutation": ["random", "exchange"]},
+        "strategies": [
+            {"name": name, "digest": config.digest, "description": f"the paper's {name}"}
+            for name, config in BASELINES.items()
+        ],
+        "published": {
+            "source": "BitHEP Table 3",
+            "results": [
+                {"strategy": name, "metric": metric, "value": value, "std": 0.003}
+                for name, low, high in (("default", 0.633, 0.656), ("all", 0.759, 0.828))
+                for metric, value in (("auc_low", low), ("auc_high", high))
+            ],
+        },
+        "environment": {"python": "3.11.7", "processor": "A processor", "cores": 2, "accelerator": None},
+        "stages": [{"name": "float reference", "seconds": 61.2}, {"name": "search", "seconds": 812.0}],
+        "started": "2026-05-01T10:00:00+00:00",
+    }  # fmt: skip
+
+
+def begin(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.update(settings())
+    return folder
+
+
+def baselines(folder: RunFolder, fidelity: Fidelity, rng: random.Random) -> list[Measurement]:
+    items = [measure(config, f"baseline:{name}", fidelity, rng) for name, config in BASELINES.items()]
+    for item in items:
+        folder.append(item)
+    return items
+
+
+def search(folder: RunFolder, trials: int, rng: random.Random) -> list[Configuration]:
+    """Append `trials` short measurements, two of them failed, and give what of them is on the front."""
+    tried = []
+    for trial in range(trials):
+        level = rng.random()
+        drawn = {
+            (block, part)
+            for block in range(BLOCKS)
+            for part in range(3)
+            if rng.random() < level * (1.7 - 0.17 * block)
+        }
+        config = configuration(
+            rng.choice(["random", "exchange"]), lambda block, part, drawn=drawn: (block, part) in drawn
+        )  # type: ignore[misc]
+        failure = (
+            "loss became NaN in epoch 2 of the quantisation-aware training" if trial in (7, 23) else None
+        )
+        folder.append(measure(config, "search", "finetuned", rng, failure))
+        tried.append(config)
+    run = view.read(folder)
+    return [item.configuration for item in run.front if item.digest not in run.names]
+
+
+def finish(folder: RunFolder, chosen: list[Configuration], rng: random.Random) -> None:
+    """Train the search's front fully, write front, models and evaluations."""
+    final = baselines(folder, "full", rng)
+    for config in chosen:
+        final.append(measure(config, "final", "full", rng))
+        folder.append(final[-1])
+    front = pareto.front(final, METRICS[0])
+    folder.write_front(front)
+    folder.models.mkdir()
+    for item in final:
+        assert item.model
+        (folder.path / item.model).write_bytes(b"")
+        shift = 0.03 + 0.3 * item.executed_fraction
+        folder.write_evaluation(evaluation(item.digest, shift, np.random.default_rng(1)))
+    folder.update({"ended": "2026-05-01T10:31:12+00:00"})
+
+
+def complete(path: Path) -> RunFolder:
+    """Make a whole run of about 60 measurements."""
+    folder, rng = begin(path), random.Random(5)
+    baselines(folder, "finetuned", rng)
+    finish(folder, search(folder, 50, rng), rng)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = complete(tmp_path_factory.mktemp("runs") / "whole")
+    report.build(folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """Collect a page's text, ids and everything that it refers to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text())
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids += [values["id"]] if "id" in values else []
+        self.targets += [values[name] for name in ("href", "src", "xlink:href") if name in values]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def page(folder: RunFolder) -> Page:
+    return Page(report.build(folder))
+
+
+def test_page_is_self_contained(whole: RunFolder) -> None:
+    """Nothing is loaded from elsewhere, and every link leads to an id or to a file of the run folder."""
+    index = whole.report / "index.html"
+    text, parsed = index.read_text(), Page(index)
+    assert not re.search(r"https?://|<script|@import|url\((?!#)", text)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    for target in parsed.targets:
+        if target.startswith("#"):
+            assert target[1:] in parsed.ids
+        else:
+            assert (index.parent / target).is_file(), target
+
+
+def test_page_says_what_matters(whole: RunFolder) -> None:
+    text = Page(whole.report / "index.html").text
+    run = view.read(whole)
+    assert "CaloINN on ds1-photon (generated data)" in text
+    assert "Parametrised showers, generated; not Geant4, not CaloChallenge data." in text
+    assert "The two are not comparable." in text
+    assert "This run has not ended" not in text
+    assert "loss became NaN in epoch 2" in text
+    assert "bitsearch run --model caloinn --trials 60" in text
+    for item in run.front:
+        assert run.name(item) in text
+        assert f"models/{item.digest}.onnx" in text
+
+
+def test_figures_take_their_colours_from_the_page(whole: RunFolder) -> None:
+    text = (whole.report / "index.html").read_text()
+    used = set(re.findall(r"var\(--([a-z]+)\)", text))
+    assert used <= set(re.findall(r"--([a-z]+):", text))
+    assert set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text)) <= {"#000000", "#ffffff"}
+
+
+def test_every_figure_lies_beside_the_page(whole: RunFolder) -> None:
+    figures = whole.report / "figures"
+    names = {path.stem for path in figures.glob("*.png")}
+    assert names == {path.stem for path in figures.glob("*.pdf")}
+    assert {"pareto", "search", "layers", "hypervolume", "metric-auc_low", "histogram-e_ratio"} <= names
+
+
+def test_csv_holds_every_digit(whole: RunFolder) -> None:
+    with (whole.report / "front.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    front = whole.front()
+    assert [row["digest"] for row in rows] == [item.digest for item in front]
+    assert [float(row["nll"]) for row in rows] == [item.metrics["nll"].value for item in front]
+    assert float(rows[0]["latency_us batch 1, 1 thread"]) == front[0].latency_us[0].median_us
+
+
+def test_building_again_gives_the_same_page(tmp_path: Path) -> None:
+    folder = begin(tmp_path)
+    baselines(folder, "full", random.Random(1))
+    assert report.build(folder).read_text() == report.build(folder).read_text()
+
+
+def test_fidelities_are_never_mixed(whole: RunFolder) -> None:
+    run = view.read(whole)
+    assert {item.fidelity for item in [*run.front, *run.measured, *run.baselines]} == {"full"}
+    assert {item.fidelity for item in run.candidates} == {"finetuned"}
+
+
+def test_run_that_has_only_begun(tmp_path: Path) -> None:
+    text = page(begin(tmp_path)).text
+    assert "This run has not ended" in text
+    assert "Nothing has been measured yet" in text
+    assert "The search has not begun" in text
+
+
+def test_folder_with_an_empty_run_file(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert "Nothing has been measured yet" in page(RunFolder(tmp_path)).text
+
+
+def test_only_baselines(tmp_path: Path) -> None:
+    folder = begin(tmp_path)
+    baselines(folder, "finetuned", random.Random(1))
+    text = page(folder).text
+    assert "Only the handmade strategies have been measured" in text
+    assert "the final training of the front has not ended" in text
+    assert "No configuration shown here has been evaluated yet" in text
+
+
+def test_only_failures(tmp_path: Path) -> None:
+    folder = begin(tmp_path)
+    folder.append(measure(BASELINES["all"], "baseline:all", "finetuned", random.Random(1), "loss became NaN"))
+    text = page(folder).text
+    assert "no usable result; 1 measurement failed" in text
+    assert "loss became NaN" in text
+
+
+def test_killed_half_way(tmp_path: Path) -> None:
+    """A torn last line and a few full trainings do not hide what the search has found."""
+    folder, rng = begin(tmp_path), random.Random(1)
+    baselines(folder, "finetuned", rng)
+    search(folder, 20, rng)
+    folder.append(measure(BASELINES["default"], "baseline:default", "full", rng))
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"digest": "torn')
+    text = page(folder).text
+    assert view.read(folder).fidelity == "finetuned"
+    assert "This run has not ended" in text
+    assert "These numbers come from short training" in text
+
+
+def test_missing_float_reference_and_groups(tmp_path: Path) -> None:
+    folder, rng = begin(tmp_path), random.Random(1)
+    folder.update({"groups": [], "layers": [], "published": {}, "stages": []})
+    folder.append(measure(BASELINES["all"], "baseline:all", "finetuned", rng))
+    search(folder, 9, rng)
+    text = page(folder).text
+    assert "The float reference has not been measured" in text
+    assert "holds no published numbers" in text
+
+
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    folder = begin(tmp_path)
+    folder.update({"title": "<script>alert(1)</script>", "model": '"><img src=x>'})
+    baselines(folder, "full", random.Random(1))
+    written = report.build(folder).read_text()
+    assert "<script>" not in written
+    assert "<img" not in written
+
+
+@pytest.mark.parametrize(
+    ("gain", "std", "headline"),
+    [
+        (1.0, 0.1, "The search beats all at equal or higher quantised fraction"),
+        (0.1, 0.1, "No significant gain over the handmade strategies"),
+        (1.0, None, "No significant gain over the handmade strategies"),
+        (-1.0, 0.1, "No significant gain over the handmade strategies"),
+    ],
+)
+def test_verdict(tmp_path: Path, gain: float, std: float | None, headline: str) -> None:
+    """A gain counts only at equal or higher fraction, and only beyond its spread."""
+    folder, rng = begin(tmp_path), random.Random(1)
+    for name in ("default", "all"):
+        item = measure(BASELINES[name], f"baseline:{name}", "full", rng)
+        folder.append(
+            dataclasses.replace(item, metrics={"nll": Quantity(1.0 if name == "default" else 5.0, std, 3)})
+        )
+    rival = configuration("exchange", lambda block, part: True)
+    item = measure(rival, "final", "full", rng)
+    folder.append(dataclasses.replace(item, metrics={"nll": Quantity(5.0 - gain, std, 3)}))
+    found = verdict.verdict(view.read(folder))
+    expected = headline.replace("beats all at", "beats every handmade strategy at")
+    assert found.headline == expected
+
+
+def test_report_needs_no_heavy_library(whole: RunFolder) -> None:
+    heavy = "'torch', 'onnxruntime', 'optuna', 'onnx'"
+    code = (
+        "import sys; from bitsearch import report; from bitsearch.rundir import RunFolder;"
+        f"report.view.read(RunFolder({str(whole.path)!r}));"
+        f"assert not {{{heavy}}} & set(sys.modules), sorted({{{heavy}}} & set(sys.modules))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
