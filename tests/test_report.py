@@ -200,15 +200,10 @@ def search(folder: RunFolder, trials: int, rng: random.Random) -> list[Configura
     tried = []
     for trial in range(trials):
         level = rng.random()
-        drawn = {
-            (block, part)
-            for block in range(BLOCKS)
-            for part in range(3)
-            if rng.random() < level * (1.7 - 0.17 * block)
-        }
-        config = configuration(
-            rng.choice(["random", "exchange"]), lambda block, part, drawn=drawn: (block, part) in drawn
-        )  # type: ignore[misc]
+        drawn = [rng.random() < level * (1.7 - 0.17 * (i // 3)) for i in range(len(LAYERS))]
+        names = [layer.name for layer, chosen in zip(LAYERS, drawn, strict=True) if chosen]
+        permutation = {"permutation": rng.choice(["random", "exchange"])}
+        config = Configuration(Assignment.of(INVENTORY.names, names), permutation)
         failure = (
             "loss became NaN in epoch 2 of the quantisation-aware training" if trial in (7, 23) else None
         )
@@ -377,6 +372,7 @@ def test_killed_half_way(tmp_path: Path) -> None:
     assert view.read(folder).fidelity == "finetuned"
     assert "This run has not ended" in text
     assert "These numbers come from short training" in text
+    assert "No member has been timed" in text
 
 
 def test_missing_float_reference_and_groups(tmp_path: Path) -> None:

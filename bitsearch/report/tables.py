@@ -97,7 +97,7 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
 
     def file(item: Measurement) -> Cell:
         path = run.model_file(item)
-        return Cell(path.as_posix(), href=f"../{path.as_posix()}") if path else Cell("not kept")
+        return Cell(path.as_posix(), href=f"../{path.as_posix()}") if path else Cell("")
 
     columns = [
         Column("#", lambda item: Cell(run.place(item))),
