@@ -117,13 +117,13 @@ def _response_at(k: int, geometry: Geometry) -> _Plot:
     low, high = (0.9, 1.1) if geometry.particle == "photon" and k >= 12 else (0.4, 1.4)
 
     def values(f: Features) -> Array:
-        return _response(f)[(f.incident_mev >= 2**k) & (f.incident_mev < 2 ** (k + 1))]
+        return np.asarray(_response(f)[(f.incident_mev >= 2**k) & (f.incident_mev < 2 ** (k + 1))])
 
     return _Plot(f"response-{2**k}-mev", f"E_tot / E_inc at {2**k} MeV", np.linspace(low, high, 21), values)
 
 
 def _response(f: Features) -> Array:
-    return f.total_mev / f.incident_mev
+    return np.asarray(f.total_mev / f.incident_mev)
 
 
 def _column(field: str, column: int) -> Callable[[Features], Array]:
@@ -145,7 +145,7 @@ def _fill(plot: _Plot, reference: Features, generated: Features) -> Histogram:
 
 
 def _voxels(reference: Events, generated: Events, geometry: Geometry) -> Histogram:
-    """Fill the spectrum of all voxels; it resamples whole events, because voxels of a shower are correlated."""
+    """Fill the spectrum of all voxels; resample whole events, because voxels of a shower are correlated."""
     edges = _logarithmic(geometry.threshold_mev, float(reference.showers_mev.max()), 50)
     rng = np.random.default_rng(0)
     counts, replicas = [], []
