@@ -66,6 +66,19 @@ class Entry:
         strategies = cast(Sequence[Strategy], self.search_space.strategies(layers))
         return SearchSpace(layers, tuple(groups), self.options, tuple(strategies))
 
+    def strategy(self, task: Task, name: str) -> Strategy:
+        """Find one of the paper's strategies.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+        """
+        known = {strategy.name: strategy for strategy in self.space(task).strategies}
+        if name not in known:
+            raise ConfigurationError(
+                f"{self.name} has no strategy {name!r}; expected one of {', '.join(known)}"
+            )
+        return known[name]
+
     @property
     def options(self) -> Mapping[str, tuple[str, ...]]:
         """Model options that the search may choose, each with its choices."""
@@ -99,7 +112,9 @@ def find(name: str) -> Entry:
     if name.endswith(".py"):
         return _from_path(Path(name))
     if name not in names():
-        raise ConfigurationError(f"there is no model {name!r}; expected one of {', '.join(names())} or a .py file")
+        raise ConfigurationError(
+            f"there is no model {name!r}; expected one of {', '.join(names())} or a .py file"
+        )
     return Entry(
         name,
         importlib.import_module(f"{models.__name__}.{name}"),
@@ -111,7 +126,9 @@ def _from_path(path: Path) -> Entry:
     space = path.with_name(f"{path.stem}_space.py")
     for file in (path, space):
         if not file.is_file():
-            raise ConfigurationError(f"there is no file {file}; expected a model and its search space side by side")
+            raise ConfigurationError(
+                f"there is no file {file}; expected a model and its search space side by side"
+            )
     return Entry(path.stem, _load(path), _load(space))
 
 

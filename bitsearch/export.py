@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxscript.optimizer
 import torch
 from numpy.typing import NDArray
+from onnx_ir.passes import common
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from bitsearch import ops, quant
@@ -77,7 +78,9 @@ def trace(graph: Graph) -> onnx.ModelProto:
     model = program.model
     for value in model.graph.inputs:
         if value.shape is None or isinstance(value.shape[0], int):
-            raise ExportError(f"tracing fixed the batch of input {value.name} to {value.shape}; expected it dynamic")
+            raise ExportError(
+                f"tracing fixed the batch of input {value.name} to {value.shape}; expected it dynamic"
+            )
     for name, value in list(model.graph.initializers.items()):
         if name.startswith(PREFIX):
             value.const_value = None
@@ -86,14 +89,18 @@ def trace(graph: Graph) -> onnx.ModelProto:
             model.graph.inputs.append(value)
         elif name in dict(module.named_parameters()):
             raise ExportError(f"parameter {name} lies outside of the module's `network`; expected it inside")
-    onnxscript.optimizer.optimize(model)
+    _simplify(model)
     model.graph.doc_string = graph.doc
     _forget_origin(model)
     return ir.to_proto(model)
 
 
 def lower(
-    template: onnx.ModelProto, state: State, assignment: Assignment, metadata: Metadata, act_qmax: float = 127.0
+    template: onnx.ModelProto,
+    state: State,
+    assignment: Assignment,
+    metadata: Metadata,
+    act_qmax: float = 127.0,
 ) -> onnx.ModelProto:
     """Fill a trace with trained parameters and give every linear layer its assigned precision.
 
@@ -136,7 +143,9 @@ def fold(
     offset = torch.zeros(n, dtype=torch.float64) if bias is None else bias.double()
     gain = torch.ones(n, dtype=torch.float64)
     if normalization is not None:
-        gain = normalization.weight.double() / torch.sqrt(normalization.variance.double() + normalization.epsilon)
+        gain = normalization.weight.double() / torch.sqrt(
+            normalization.variance.double() + normalization.epsilon
+        )
         offset = (offset - normalization.mean.double()) * gain + normalization.bias.double()
     if not precision.is_quantized:
         folded = weight if normalization is None else (weight.double() * gain[:, None]).float()
@@ -195,7 +204,9 @@ def _lower_linear(
         assert linear.scale is not None
         inputs = {"packed": packed, "scale": linear.scale, "bias": linear.bias}
         attributes = {"K": linear.weight.shape[1], "act_qmax": act_qmax}
-        new = [ir.node("TernaryMatMul", [x, *_initializers(graph, name, inputs)], attributes, domain=ops.DOMAIN)]
+        new = [
+            ir.node("TernaryMatMul", [x, *_initializers(graph, name, inputs)], attributes, domain=ops.DOMAIN)
+        ]
     elif len(node.outputs[0].shape or ()) == 2:
         inputs = {"weight": linear.weight, "bias": linear.bias}
         new = [ir.node("Gemm", [x, *_initializers(graph, f"{name}.float", inputs)], {"transB": 1})]
@@ -217,9 +228,12 @@ def _lower_linear(
 def _initializers(graph: ir.Graph, layer: str, arrays: Mapping[str, NDArray[np.generic]]) -> list[ir.Value]:
     values = []
     for role, array in arrays.items():
-        tensor = ir.tensor(np.ascontiguousarray(array), name=f"{layer}.{role}")
+        tensor = ir.tensor(np.asarray(array, order="C"), name=f"{layer}.{role}")
         value = ir.Value(
-            name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=tensor.name,
+            shape=ir.Shape(tensor.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
         )
         graph.register_initializer(value)
         values.append(value)
@@ -232,6 +246,24 @@ def _batch_norm_behind(node: ir.Node) -> ir.Node | None:
     if len(uses) == 1 and uses[0].node.op_type == "BatchNormalization":
         return uses[0].node
     return None
+
+
+def _simplify(model: ir.Model) -> None:
+    """Fold constants and drop what nothing reads.
+
+    The optimizer's rewrite rules stay out: they take an added 1e-8 or 1e-10 for a zero and remove it.
+    """
+    common.InlinePass()(model)
+    optimizer.fold_constants(model)
+    for simplify in (
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.NameFixPass(),
+    ):
+        simplify(model)
 
 
 def _forget_origin(model: ir.Model) -> None:

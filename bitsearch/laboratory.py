@@ -1,8 +1,9 @@
 """Train, export and measure one configuration: the function that a search is given."""
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -58,6 +59,10 @@ class Laboratory:
         """Give the loaded data."""
         return self.task.load(self.paths, self.seed, self.progress).to(self.device)
 
+    def without_progress(self) -> "Laboratory":
+        """Give a laboratory that another process can be sent: nothing loaded, nobody watching."""
+        return replace(self, progress=silent)
+
     def references(self, options: Mapping[str, tuple[str, ...]]) -> None:
         """Train a float network and trace its graphs for every choice of options, unless that has been done."""
         for choice in product(*options.values()):
@@ -95,7 +100,9 @@ class Laboratory:
         if not recipe.scratch:
             network = self.reference(configuration.options).network
         elif checkpoint is None or not checkpoint.is_file():
-            self.task.prepare(network.to(self.device), self.data, torch.Generator(self.device).manual_seed(self.seed))
+            self.task.prepare(
+                network.to(self.device), self.data, torch.Generator(self.device).manual_seed(self.seed)
+            )
         quant.apply(network, configuration.assignment)
         return self._train(network, recipe, checkpoint)
 
@@ -116,7 +123,11 @@ class Laboratory:
         return export.lower(template, network.state_dict(), configuration.assignment, metadata)
 
     def measure(
-        self, configuration: Configuration, origin: str, fidelity: Fidelity = "finetuned", keep: str | None = None
+        self,
+        configuration: Configuration,
+        origin: str,
+        fidelity: Fidelity = "finetuned",
+        keep: str | None = None,
     ) -> Measurement:
         """Train, export and measure; with `keep` the served file goes to `models/<keep>.onnx`.
 
@@ -140,9 +151,10 @@ class Laboratory:
         try:
             checkpoint = self._work(f"{fidelity}-{configuration.digest}", {}, ".pt") if keep else None
             trained = self.train(configuration, recipe, checkpoint)
+            measured = self._in_runtime(trained, configuration, origin, keep)
         except TrainingError as error:
             return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
-        return Measurement(**base, train_seconds=trained.seconds, **self._in_runtime(trained, configuration, origin, keep))
+        return Measurement(**base, train_seconds=trained.seconds, **measured)
 
     def _in_runtime(
         self, trained: Trained, configuration: Configuration, origin: str, keep: str | None
@@ -157,16 +169,22 @@ class Laboratory:
         if keep:
             write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
         sessions = {graph: open_session(model, self.threads) for graph, model in models.items()}
+        metrics = dict(self.task.measure(sessions, self.data))
+        for metric, quantity in metrics.items():
+            if not math.isfinite(quantity.value):
+                raise TrainingError(
+                    f"{metric} of the exported model is {quantity.value}, expected a finite value"
+                )
         single = open_session(served)
         return {
-            "metrics": dict(self.task.measure(sessions, self.data)),
+            "metrics": metrics,
             "size_bytes": len(content),
             "latency_us": tuple(
-                time_session(single, self.task.inputs(self.data, batch, self.seed), threads=1)
+                time_session(single, self.task.inputs(batch, self.seed), threads=1)
                 for batch in self.task.latency_batches
             ),
             "parity": parity.compare(
-                served, graphs[self.task.served], self.task.inputs(self.data, PARITY_EVENTS, self.seed)
+                served, graphs[self.task.served], self.task.inputs(PARITY_EVENTS, self.seed)
             ),
             "model": f"models/{keep}.onnx" if keep else None,
         }
@@ -190,12 +208,13 @@ class Laboratory:
     @property
     def signature(self) -> str:
         """Digest of everything that the measured values depend on."""
-        raw = asdict(self) | {"settings": dict(self.task.settings)}
-        ignored = ("folder", "progress", "threads", "device")
-        return digest({key: value for key, value in raw.items() if key not in ignored})
+        names = ("model", "dataset", "preset", "paths", "seed")
+        return digest([*(getattr(self, name) for name in names), self.task.settings])
 
 
-def load_network(laboratory: Laboratory, configuration: Configuration, state: Mapping[str, torch.Tensor]) -> nn.Module:
+def load_network(
+    laboratory: Laboratory, configuration: Configuration, state: Mapping[str, torch.Tensor]
+) -> nn.Module:
     """Build a configuration's network with given weights; raises CheckpointError where they do not fit."""
     network = laboratory.network(configuration.options)
     load_state(network, state)

@@ -34,7 +34,9 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
     )
     outputs = [output.name for output in model.graph.output]
     session = open_session(exposed)
-    values = dict(zip(wanted := [*outputs, *dict.fromkeys(names)], session.run(wanted, dict(inputs)), strict=True))
+    values = dict(
+        zip(wanted := [*outputs, *dict.fromkeys(names)], session.run(wanted, dict(inputs)), strict=True)
+    )
     network = graph.module.get_submodule("network").cpu().eval()
     errors = [
         _layer_error(network, node, values[_input(model, node)], values[node.output[0]]) for node in layers
@@ -42,11 +44,16 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
     with torch.no_grad():
         torch_output = graph.module.eval()(*(torch.from_numpy(inputs[name]) for name in graph.inputs))
     ours, theirs = values[outputs[0]], torch_output.numpy()
+    finite = np.isfinite(ours.reshape(len(ours), -1)).all(1) & np.isfinite(theirs.reshape(len(ours), -1)).all(
+        1
+    )
     return Parity(
         layer_max_error=max(errors, default=0.0),
         layers=len(layers),
         output_agreement=_agreement(ours, theirs),
-        output_mean_difference=_relative(ours.mean(0), theirs.mean(0)),
+        output_mean_difference=_relative(ours[finite].mean(0), theirs[finite].mean(0))
+        if finite.any()
+        else None,
         events=len(ours),
     )
 

@@ -53,13 +53,13 @@ class Parity:
     `layer_max_error` is the largest difference of any linear layer's output, relative to that layer's largest
     output; every layer is fed the same inputs. `output_*` compare whole-network outputs, where a quantised
     activation that sits on a rounding edge may flip: the share of events that agree to 1e-3 of the largest output,
-    and the relative difference of the mean outputs.
+    and the relative difference of the mean outputs over events where both are finite, None where none is.
     """
 
     layer_max_error: float
     layers: int
     output_agreement: float
-    output_mean_difference: float
+    output_mean_difference: float | None
     events: int
 
 

@@ -4,6 +4,7 @@ The search knows records and spaces only: `measure` is a function, and a study r
 """
 
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
@@ -33,7 +34,13 @@ class Study:
 
     @classmethod
     def open(
-        cls, space: SearchSpace, objective: Metric, storage: str, name: str, seed: int, sampler: str = "TPESampler"
+        cls,
+        space: SearchSpace,
+        objective: Metric,
+        storage: str,
+        name: str,
+        seed: int,
+        sampler: str = "TPESampler",
     ) -> "Study":
         """Create the study or take it up again; `sampler` is the name of one of Optuna's classes.
 
@@ -58,7 +65,9 @@ class Study:
                 f"study {name} in {storage} searched {known}, expected {signature}; choose another --out or --storage"
             )
         study.set_user_attr("signature", signature)
-        study.set_metric_names([objective.name, FRACTION])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([objective.name, FRACTION])
         study.sampler = _sampler(sampler, seed + len(study.trials))
         return cls(space, objective, study, seed)
 

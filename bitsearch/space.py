@@ -98,7 +98,9 @@ class SearchSpace:
             wrong = sorted(set(grouped).symmetric_difference(self.layers)) or "a layer twice"
             raise ConfigurationError(f"groups must hold every layer exactly once; at fault: {wrong}")
         for strategy in self.strategies:
-            made = self.configuration(self.quantized_groups(strategy.configuration), strategy.configuration.options)
+            made = self.configuration(
+                self.quantized_groups(strategy.configuration), strategy.configuration.options
+            )
             if made != strategy.configuration:
                 raise ConfigurationError(
                     f"strategy {strategy.name} is outside of the search space; expected options "

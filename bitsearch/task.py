@@ -147,8 +147,12 @@ class Task(Protocol):
         """List the graphs to export by name; `served` names the one that users run."""
         ...
 
-    def inputs(self, data: Any, batch: int, seed: int) -> Arrays:
-        """Make realistic inputs of the served graph."""
+    def inputs(self, batch: int, seed: int) -> Arrays:
+        """Draw realistic inputs of the served graph."""
+        ...
+
+    def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Rename the state dict of the original authors' code; raises CheckpointError for unknown keys."""
         ...
 
     def measure(self, sessions: Mapping[str, Session], data: Any) -> Mapping[str, Quantity]:

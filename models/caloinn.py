@@ -1,6 +1,7 @@
 """CaloINN: a normalising flow for calorimeter showers (Ernst et al., 2023), as quantised in BitHEP section 5.1."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bitsearch.errors import CheckpointError
 from bitsearch.models.flows.coupling import CouplingBlock, OutOfBounds, Subnet
 from bitsearch.models.flows.splines import SPLINES
 from bitsearch.models.showers import classifier, histograms
@@ -166,7 +168,11 @@ METRICS = (
         "auc_high", "Classifier AUC, features", "", "minimize", "mean and standard deviation over classifiers"
     ),
     Metric(
-        "separation", "Mean separation power", "", "minimize", "mean over n histograms, bootstrap standard deviation"
+        "separation",
+        "Mean separation power",
+        "",
+        "minimize",
+        "mean over n histograms, bootstrap standard deviation",
     ),
 )
 
@@ -241,12 +247,16 @@ class CaloINNTask:
             ),
         }
 
-    def inputs(self, data: ShowerData, batch: int, seed: int) -> Mapping[str, NDArray[np.float32]]:
-        """Draw latent vectors and the incident energies of validation events."""
+    def inputs(self, batch: int, seed: int) -> Mapping[str, NDArray[np.float32]]:
+        """Draw latent vectors and incident energies between 1 GeV and 1 TeV, uniform in the logarithm."""
         rng = np.random.default_rng(seed)
         z = rng.standard_normal((batch, self.architecture.dimension), np.float32)
-        condition = rng.choice(data.validation_condition, batch)
-        return {"z": z, "incident_energy": np.float32(10) ** condition * np.float32(MEV_PER_GEV)}
+        incident_mev = 10 ** rng.uniform(3, 6, (batch, 1))
+        return {"z": z, "incident_energy": incident_mev.astype(np.float32)}
+
+    def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the state dict of the original authors' CaloINN to ours."""
+        return convert(state)
 
     def measure(self, sessions: Mapping[str, Session], data: ShowerData) -> Mapping[str, Quantity]:
         """Compute the validation NLL with the same noise for every configuration."""
@@ -315,30 +325,76 @@ class CaloINNTask:
         return columns + self.architecture.noise * noise
 
 
+def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the state dict of the authors' FrEIA graph into ours: same weights, permutations as index vectors.
+
+    Their list of nodes is the logarithm, then blocks and ActNorms in order; an ActNorm stands before its block.
+
+    Raises:
+        CheckpointError: a key is not one of the graph's, or a permutation matrix is none.
+    """
+    nodes: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"(?:.*\.)?module_list\.(\d+)\.(.+)", key)
+        if match is None:
+            raise CheckpointError(
+                f"unknown key {key!r}; expected keys such as model.module_list.1.subnet.layers.0.weight"
+            )
+        nodes.setdefault(int(match[1]), {})[match[2]] = value
+    converted: dict[str, Tensor] = {}
+    block = 0
+    for _, node in sorted(nodes.items()):
+        if node.keys() <= {"scale", "bias"}:
+            converted |= {f"blocks.{block}.actnorm.{name}": value.flatten() for name, value in node.items()}
+            continue
+        for name, value in node.items():
+            if name in PERMUTATIONS:
+                converted[f"blocks.{block}.{PERMUTATIONS[name]}"] = _index(
+                    value, f"module_list block {block} {name}"
+                )
+            else:
+                converted[f"blocks.{block}.{name}"] = value
+        block += 1
+    return converted
+
+
+PERMUTATIONS = {"w_perm": "permutation", "w_perm_inv": "inverse_permutation"}
+
+
+def _index(matrix: Tensor, name: str) -> Tensor:
+    """Read the index vector of a permutation matrix: row i has its 1 in column index[i]."""
+    index = matrix.argmax(1)
+    if not torch.equal(matrix, torch.nn.functional.one_hot(index, len(matrix)).to(matrix.dtype)):
+        raise CheckpointError(f"{name} of shape {tuple(matrix.shape)} is no permutation matrix")
+    return index
+
+
+# Blocks, hidden width, bins; steps for reference, candidate and finalist; batch; finalists; evaluated events.
+SIZES = {
+    "smoke": (5, 8, 4, (20, 4, 8), 256, 2, 600),
+    "laptop": (8, 64, 10, (1000, 40, 160), 256, 8, 6000),
+}
+
+
 def task(dataset: str = "ds1-photon", preset: str = "laptop") -> CaloINNTask:
     """Set up CaloINN on `dataset`: `paper` as published, the others smaller and with the textbook bounds rule."""
     published = _published(dataset)
     if preset == "paper":
         return published
-    small = {"smoke": (6, 8, 4), "laptop": (8, 64, 10)}[preset]
-    blocks, hidden, bins = small
-    architecture = replace(
-        published.architecture, blocks=blocks, hidden=hidden, bins=bins, out_of_bounds="scalar"
-    )
-    steps = {"smoke": (20, 4, 8), "laptop": (1000, 40, 160)}[preset]
-    recipe = Recipe(steps[0], 256, 2e-3, 0.01, 1e-10)
+    blocks, hidden, bins, (reference, candidate, final), batch, finalists, events = SIZES[preset]
+    float_recipe = Recipe(reference, batch, 2e-3, 0.01, 1e-10)
+    recipe = replace(float_recipe, max_learning_rate=1e-3, quantized_rate=3.0)
     return replace(
         published,
         preset=preset,
-        architecture=architecture,
+        architecture=replace(
+            published.architecture, blocks=blocks, hidden=hidden, bins=bins, out_of_bounds="scalar"
+        ),
         validation_fraction=0.1,
         recipes=Recipes(
-            recipe,
-            replace(recipe, steps=steps[1], quantized_rate=3.0),
-            replace(recipe, steps=steps[2], quantized_rate=3.0),
+            float_recipe, replace(recipe, steps=candidate), replace(recipe, steps=final), finalists
         ),
-        evaluation=EvaluationSettings(1000 if preset == "smoke" else 10_000, "fast", 3),
-        latency_batches=(1, 100, 1000),
+        evaluation=EvaluationSettings(events, "fast", 2),
     )
 
 
@@ -365,7 +421,7 @@ def _published(dataset: str) -> CaloINNTask:
         ),
         selection=Selection((0.0, 7.0)) if electron else Selection((0.0, 3.5), 600.0),
         validation_fraction=0.1 if electron else 0.01,
-        recipes=Recipes(recipe, replace(recipe, steps=steps // 8), replace(recipe, scratch=True)),
+        recipes=Recipes(recipe, replace(recipe, steps=steps // 8), replace(recipe, scratch=True), 24),
         evaluation=EvaluationSettings(100_000, "full", 10),
         latency_batches=(1, 100, 1000),
     )

@@ -69,12 +69,17 @@ class Denormalization(nn.Module):
         energies.append(total)
         if len(set(self.sizes)) == 1:
             grid = voxels.reshape(-1, len(self.sizes), self.sizes[0])
-            scale = torch.cat(energies, 1).unsqueeze(2) / (grid.sum(2, keepdim=True) + OFFSET)
+            scale = _per_share(torch.cat(energies, 1).unsqueeze(2), grid.sum(2, keepdim=True))
             return (grid * scale).reshape(-1, sum(self.sizes))
         return torch.cat(
             [
-                layer * (energy / (layer.sum(1, keepdim=True) + OFFSET))
+                layer * _per_share(energy, layer.sum(1, keepdim=True))
                 for layer, energy in zip(voxels.split(self.sizes, 1), energies, strict=True)
             ],
             1,
         )
+
+
+def _per_share(energy: Tensor, shares: Tensor) -> Tensor:
+    """Divide; the energy of a layer without shares is lost rather than multiplied by 1/OFFSET."""
+    return torch.where(shares > 0, energy / (shares + OFFSET), 0.0)

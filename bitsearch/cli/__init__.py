@@ -1,0 +1,38 @@
+"""The command line: one module a group of verbs, each importing what it needs only when it runs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bitsearch.cli import catalogue, data, networks, runs
+from bitsearch.errors import BitsearchError
+
+EPILOG = "Exit status: 0 done, 2 bad input (one line on stderr), 1 anything else."
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of all verbs."""
+    main = argparse.ArgumentParser("bitsearch", description=__doc__, epilog=EPILOG)
+    main.description = (
+        "Automatic mixed-precision search and low-bit inference for high-energy-physics networks."
+    )
+    verbs = main.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for group in (runs, catalogue, data, networks):
+        group.add(verbs)
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; give the exit status."""
+    from bitsearch.ops import OperatorError
+
+    chosen = parser().parse_args(arguments)
+    try:
+        chosen.execute(chosen)
+    except (BitsearchError, OperatorError) as error:
+        print(f"bitsearch {chosen.verb}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("bitsearch: interrupted; the same command continues", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0

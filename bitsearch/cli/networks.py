@@ -1,0 +1,159 @@
+"""`train`, `export`: one network at a time."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsearch.cli.catalogue import add_model
+from bitsearch.cli.output import add_json, show
+from bitsearch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bitsearch.checkpoint import Checkpoint
+    from bitsearch.laboratory import Laboratory
+    from bitsearch.strategy import Configuration
+    from bitsearch.task import Progress
+
+
+def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs."""
+    verb = verbs.add_parser("train", help="train one configuration to a checkpoint")
+    add_model(verb)
+    which = verb.add_mutually_exclusive_group(required=True)
+    which.add_argument("--strategy", help="one of the paper's strategies")
+    which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
+    verb.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a model option")
+    verb.add_argument("--data", nargs="+", type=Path, default=[], metavar="PATH")
+    verb.add_argument("--seed", type=int, default=1)
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT")
+    verb.set_defaults(execute=_train)
+    verb = verbs.add_parser("export", help="turn a checkpoint, ours or the original authors', into ONNX")
+    verb.add_argument("checkpoint", type=Path)
+    verb.add_argument("--model", help="for foreign checkpoints: the model")
+    verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
+    verb.add_argument("--preset", default="paper", help="for foreign checkpoints: the preset (default paper)")
+    verb.add_argument("--strategy", help="for foreign checkpoints: what was quantised")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    add_json(verb)
+    verb.set_defaults(execute=_export)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from bitsearch.checkpoint import Checkpoint
+    from bitsearch.terminal import Terminal
+
+    with Terminal() as terminal:
+        laboratory = _laboratory(
+            arguments, arguments.out.with_name(f"{arguments.out.name}.work"), terminal.progress
+        )
+        configuration = _configuration(arguments)
+        trained = laboratory.train(
+            configuration, laboratory.task.recipes.final, laboratory.folder / "work" / "training.pt"
+        )
+    Checkpoint(
+        model=arguments.model,
+        dataset=laboratory.dataset,
+        preset=arguments.preset,
+        configuration=configuration,
+        strategy=arguments.strategy,
+        seed=arguments.seed,
+        state=trained.network.cpu().state_dict(),
+    ).save(arguments.out)
+    sys.stdout.write(f"{arguments.out}\n")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    import tempfile
+    from dataclasses import asdict
+
+    from bitsearch import checkpoint, parity
+    from bitsearch.laboratory import Laboratory, load_network
+    from bitsearch.rundir import write_atomically
+
+    found = checkpoint.read(arguments.checkpoint)
+    if isinstance(found, dict):
+        found = _adopt(found, arguments)
+    with tempfile.TemporaryDirectory() as work:
+        laboratory = Laboratory(
+            found.model, found.dataset, found.preset, (), Path(work), found.seed, "cpu", 1
+        )
+        network = load_network(laboratory, found.configuration, found.state)
+        served = laboratory.task.served
+        model = laboratory.export(network, found.configuration, served, found.strategy)
+        graph = laboratory.task.graphs(network)[served]
+        measured = parity.compare(model, graph, laboratory.task.inputs(64, found.seed))
+    write_atomically(arguments.out, model.SerializeToString())
+    content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
+    rows = [
+        {"": key, " ": str(value)}
+        for key, value in {**content, **asdict(measured)}.items()
+        if key != "parity"
+    ]
+    show(arguments.json, content, str(arguments.out), rows)
+
+
+def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkpoint":
+    """Name what a foreign checkpoint cannot say of itself."""
+    from bitsearch import catalogue
+    from bitsearch.checkpoint import Checkpoint
+
+    if not arguments.model or not arguments.strategy:
+        raise ConfigurationError(
+            f"{arguments.checkpoint} is not one of ours; expected --model and --strategy to say what it is"
+        )
+    entry = catalogue.find(arguments.model)
+    task = entry.task(arguments.dataset, arguments.preset)
+    configuration = entry.strategy(task, arguments.strategy).configuration
+    return Checkpoint(
+        entry.name, task.dataset, arguments.preset, configuration, arguments.strategy, 0, task.convert(state)
+    )
+
+
+def _laboratory(arguments: argparse.Namespace, folder: Path, progress: "Progress") -> "Laboratory":
+    from bitsearch import catalogue
+    from bitsearch.laboratory import Laboratory
+    from bitsearch.training import choose_device
+
+    task = catalogue.find(arguments.model).task(arguments.dataset, arguments.preset)
+    return Laboratory(
+        model=arguments.model,
+        dataset=task.dataset,
+        preset=arguments.preset,
+        paths=tuple(arguments.data),
+        folder=folder,
+        seed=arguments.seed,
+        device=choose_device(arguments.device),
+        threads=1,
+        progress=progress,
+    )
+
+
+def _configuration(arguments: argparse.Namespace) -> "Configuration":
+    """Read what is to be trained from the flags."""
+    from bitsearch import catalogue
+    from bitsearch.assignment import Assignment
+    from bitsearch.strategy import Configuration
+
+    entry = catalogue.find(arguments.model)
+    task = entry.task(arguments.dataset, arguments.preset)
+    if arguments.strategy:
+        return entry.strategy(task, arguments.strategy).configuration
+    try:
+        assignment = Assignment(json.loads(arguments.assignment.read_text()))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{arguments.assignment}: {error}; expected JSON that maps layers to precisions"
+        ) from error
+    assignment.require(entry.space(task).layers)
+    options = entry.options_of_reference
+    for text in arguments.option:
+        name, _, value = text.partition("=")
+        if value not in entry.options.get(name, ()):
+            raise ConfigurationError(f"--option {text}: expected one of {dict(entry.options)}")
+        options[name] = value
+    return Configuration(assignment, options)
