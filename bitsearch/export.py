@@ -109,7 +109,7 @@ def lower(
     """
     model = ir.from_proto(template)
     graph = model.graph
-    parameters = {value.name: value for value in graph.inputs if value.name in state}
+    parameters = {str(value.name): value for value in graph.inputs if value.name in state}
     nodes = {node.attributes["name"].as_string(): node for node in graph if node.op_type == LINEAR}
     if unknown := set(nodes).difference(assignment):
         raise ExportError(f"the assignment lacks {sorted(unknown)}, which the traced network holds")
@@ -194,7 +194,8 @@ def _lower_linear(
     normalization, folded = None, ""
     if (behind := _batch_norm_behind(node)) is not None:
         values = [state[value.name or ""].detach().cpu() for value in behind.inputs[1:] if value is not None]
-        normalization = Normalization(*values, behind.attributes["epsilon"].as_float())
+        gain, shift, mean, variance = values
+        normalization = Normalization(gain, shift, mean, variance, behind.attributes["epsilon"].as_float())
         last, folded = behind, (behind.inputs[1].name or "").rpartition(".")[0]  # type: ignore[union-attr]
     linear = fold(parameters[0], parameters[1] if len(parameters) > 1 else None, precision, normalization)
     x = node.inputs[0]
@@ -219,7 +220,7 @@ def _lower_linear(
     new[-1].name = name
     new[-1].metadata_props[FOLDED] = folded
     new[-1].outputs[0].name = f"{name}.output"
-    new[-1].outputs[0].shape, new[-1].outputs[0].dtype = last.outputs[0].shape, last.outputs[0].dtype
+    new[-1].outputs[0].shape, new[-1].outputs[0].type = last.outputs[0].shape, last.outputs[0].type
     graph.insert_before(node, new)
     last.outputs[0].replace_all_uses_with(new[-1].outputs[0], replace_graph_outputs=True)
     graph.remove([last, node] if last is not node else node, safe=True)
@@ -231,7 +232,7 @@ def _initializers(graph: ir.Graph, layer: str, arrays: Mapping[str, NDArray[np.g
         tensor = ir.tensor(np.asarray(array, order="C"), name=f"{layer}.{role}")
         value = ir.Value(
             name=tensor.name,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(array.shape),
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )

@@ -73,9 +73,9 @@ def _layer_error(
 def _input(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
     """Find what a layer reads; the Add behind a MatMul stands for the pair."""
     if node.op_type != "Add":
-        return node.input[0]
+        return str(node.input[0])
     producer = next(other for other in model.graph.node if node.input[0] in other.output)
-    return producer.input[0]
+    return str(producer.input[0])
 
 
 def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

@@ -103,8 +103,7 @@ class _Run:
         self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
         self.folder.update({"ended": datetime.now(UTC).isoformat(timespec="seconds")})
         with self._stage("report"):
-            page = report.build(self.folder)
-        return page
+            return report.build(self.folder)
 
     @property
     def objective(self) -> Metric:
@@ -277,7 +276,7 @@ _worker: Laboratory | None = None
 
 
 def _set_up(laboratory: Laboratory) -> None:
-    global _worker  # noqa: PLW0603
+    global _worker
     torch.set_num_threads(laboratory.threads)
     _worker = laboratory
 

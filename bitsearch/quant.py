@@ -25,7 +25,7 @@ def quantize_weight(weight: Tensor, precision: Precision = Precision.TERNARY) ->
 
 
 def quantize_activations(x: Tensor, act_qmax: float = 127.0) -> tuple[Tensor, Tensor]:
-    """Round every row of `(..., in_features)` to whole numbers; return them with γ of shape `(..., 1)`."""
+    """Round every row of `(..., in_features)` to whole numbers; return them with their largest magnitudes γ, of shape `(..., 1)`."""
     gamma = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_SCALE)
     q = (x * (act_qmax / gamma)).round_()
     # With Q = 127 no product exceeds 127 (1 + 2^-23), which rounds into the range: nothing is left to clip.
@@ -82,7 +82,9 @@ class BitLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)`."""
-        y: Tensor = _BitLinearFunction.apply(input, self.weight, self.bias, self.precision, self.act_qmax)
+        y: Tensor = _BitLinearFunction.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.bias, self.precision, self.act_qmax
+        )
         return y
 
     def extra_repr(self) -> str:

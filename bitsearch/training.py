@@ -110,7 +110,7 @@ class _State:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         signature: Mapping[str, Any],
     ) -> None:
-        self.parts = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+        self.parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
         self.signature = dict(signature)
 
     def save(self, path: Path, step: int, seconds: float, losses: list[tuple[int, float]]) -> None:

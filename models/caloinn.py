@@ -69,22 +69,23 @@ class CaloINN(nn.Module):
         super().__init__()
         self.architecture = architecture
         generator = torch.Generator().manual_seed(seed)
-        self.blocks = nn.ModuleList(
+        blocks = [
             self._block(index, permutation == "exchange", generator) for index in range(architecture.blocks)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Map showers to the latent space; the log-determinant `(batch,)` is that of ln x, as published."""
         v = torch.log(x + LOG_OFFSET)
         log_det = v.new_zeros(())
-        for block in self.blocks:
+        for block in self._couplings:
             v, block_log_det = block(v, condition)
             log_det = log_det + block_log_det
         return v, log_det
 
     def inverse(self, z: Tensor, condition: Tensor) -> Tensor:
         """Map latent vectors to showers; ln x is capped at 30, far above any normalised shower, to stay finite."""
-        for block in reversed(self.blocks):
+        for block in reversed(self._couplings):
             z = block.inverse(z, condition)
         return torch.exp(z.clamp_max(LARGEST_LOG)) - LOG_OFFSET
 
@@ -100,11 +101,15 @@ class CaloINN(nn.Module):
         training = self.training
         self.eval()
         v = torch.log(x + LOG_OFFSET)
-        for block in self.blocks:
+        for block in self._couplings:
             if block.actnorm is not None:
                 block.actnorm.initialize(v)
             v, _ = block(v, condition)
         self.train(training)
+
+    @property
+    def _couplings(self) -> list[CouplingBlock]:
+        return [block for block in self.blocks if isinstance(block, CouplingBlock)]
 
     def _block(self, index: int, exchange: bool, generator: torch.Generator) -> CouplingBlock:
         a = self.architecture

@@ -84,7 +84,8 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
     def parity(item: Measurement) -> Cell:
         if item.parity is None:
             return Cell("")
-        note = f"means: {numbers.magnitude(item.parity.output_mean_difference)}"
+        difference = item.parity.output_mean_difference
+        note = "means: none finite" if difference is None else f"means: {numbers.magnitude(difference)}"
         return Cell(f"{100 * item.parity.output_agreement:.2f} %", note)
 
     def layer_error(item: Measurement) -> Cell:

@@ -1,6 +1,7 @@
 """Coupling blocks whose transformation is a monotone spline, as in CaloINN (Ernst et al., 2023)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -41,7 +42,7 @@ class Subnet(nn.Module):
     def __init__(self, sizes: Sequence[int], normalization: bool, activation: type[nn.Module]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes[:-2], sizes[1:-1], strict=True):
+        for inputs, outputs in pairwise(sizes[:-1]):
             layers.append(nn.Linear(inputs, outputs))
             if normalization:
                 layers.append(nn.BatchNorm1d(outputs))
@@ -94,14 +95,14 @@ class CouplingBlock(nn.Module):
         log_det = v.new_zeros(())
         if self.actnorm is not None:
             v, log_det = self.actnorm(v)
-        passive, active = v.split([self.passive, self.transformed], 1)
+        passive, active = torch.split(v, [self.passive, self.transformed], 1)
         active, log_slope = self._transform(active, passive, condition, inverse=False)
         return torch.cat([passive, active], 1).index_select(1, self.permutation), log_slope + log_det
 
     def inverse(self, y: Tensor, condition: Tensor) -> Tensor:
         """Map `(batch, dimension)` towards the data."""
         y = y.index_select(1, self.inverse_permutation)
-        passive, active = y.split([self.passive, self.transformed], 1)
+        passive, active = torch.split(y, [self.passive, self.transformed], 1)
         active, _ = self._transform(active, passive, condition, inverse=True)
         v = torch.cat([passive, active], 1)
         return v if self.actnorm is None else self.actnorm.inverse(v)

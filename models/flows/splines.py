@@ -26,7 +26,7 @@ def rational_quadratic(
     x: Tensor, theta: Tensor, bins: int, bound: float, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Map `x` of any shape with `theta` of shape `(*x.shape, 3 bins - 1)`; end slopes are one."""
-    widths, heights, slopes = theta.split([bins, bins, bins - 1], -1)
+    widths, heights, slopes = torch.split(theta, [bins, bins, bins - 1], -1)
     width, height = _softmax(widths), _softmax(heights)
     left, lower = _knots(width, bins), _knots(height, bins)
     position = (x + bound) / (2 * bound)
@@ -63,7 +63,7 @@ def rational_quadratic(
 
 def cubic(x: Tensor, theta: Tensor, bins: int, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
     """Map `x` of any shape with `theta` of shape `(*x.shape, 2 bins + 2)`; slopes by Steffen's limiter."""
-    widths, heights, end_left, end_right = theta.split([bins, bins, 1, 1], -1)
+    widths, heights, end_left, end_right = torch.split(theta, [bins, bins, 1, 1], -1)
     width, height = _softmax(widths), _softmax(heights)
     left, lower = _knots(width, bins), _knots(height, bins)
     position = (x + bound) / (2 * bound)

@@ -59,7 +59,7 @@ class Denormalization(nn.Module):
         """
         columns = columns - self.noise
         columns = torch.where(columns < self.noise, 0.0, columns)
-        voxels, ratios = columns.split([sum(self.sizes), len(self.sizes)], 1)
+        voxels, ratios = torch.split(columns, [sum(self.sizes), len(self.sizes)], 1)
         total = incident_mev * ratios[:, :1]
         shares = ratios[:, 1:].clamp(0.0, 1.0)
         energies = []
@@ -70,11 +70,11 @@ class Denormalization(nn.Module):
         if len(set(self.sizes)) == 1:
             grid = voxels.reshape(-1, len(self.sizes), self.sizes[0])
             scale = _per_share(torch.cat(energies, 1).unsqueeze(2), grid.sum(2, keepdim=True))
-            return (grid * scale).reshape(-1, sum(self.sizes))
+            return (grid * scale).flatten(1)
         return torch.cat(
             [
                 layer * _per_share(energy, layer.sum(1, keepdim=True))
-                for layer, energy in zip(voxels.split(self.sizes, 1), energies, strict=True)
+                for layer, energy in zip(torch.split(voxels, self.sizes, 1), energies, strict=True)
             ],
             1,
         )
