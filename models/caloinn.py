@@ -92,8 +92,8 @@ class CaloINN(nn.Module):
     def negative_log_likelihood(self, x: Tensor, condition: Tensor) -> Tensor:
         """Give -ln p(ln x | condition) of every event in nats, `(batch,)`."""
         z, log_det = self(x, condition)
-        normalization = 0.5 * z.shape[1] * torch.log(torch.tensor(2 * torch.pi, dtype=z.dtype))
-        return 0.5 * z.square().sum(1) - log_det + normalization
+        squares: Tensor = z.square().sum(1)
+        return 0.5 * squares - log_det + 0.5 * z.shape[1] * math.log(2 * math.pi)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, condition: Tensor) -> None:

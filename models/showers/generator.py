@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from bitsearch.errors import DataError
-from bitsearch.models.showers import electromagnetic, files
+from bitsearch.models.showers import electromagnetic, files, hadronic
 from bitsearch.models.showers.files import CHUNK, Events, Label
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.medium import IRON_POLYSTYRENE, LEAD_ARGON, TUNGSTEN_SILICON, Stack
@@ -62,11 +62,13 @@ def incident_energies(dataset: str, events: int, seed: int, role: str) -> Array:
 
 def simulate(rng: Generator, dataset: str, incident_mev: Array, stack: Stack | None = None) -> Events:
     """Draw one shower for each incident energy; voxels below the readout threshold are 0."""
-    geometry, stack = embedded(dataset), stack or STACKS[dataset]
-    energy = incident_mev / 1e3
-    # A photon converts after 9/7 radiation lengths on average.
-    start = rng.exponential(9 / 7, len(energy)) if dataset == "ds1-photon" else np.zeros(len(energy))
-    voxels = 1e3 * electromagnetic.shower(rng, energy, start, geometry.layers, stack)
+    geometry, energy = embedded(dataset), incident_mev / 1e3
+    if dataset == "ds1-pion":
+        voxels = 1e3 * hadronic.shower(rng, energy, geometry.layers)
+    else:
+        # A photon converts after 9/7 radiation lengths on average.
+        start = rng.exponential(9 / 7, len(energy)) if dataset == "ds1-photon" else np.zeros(len(energy))
+        voxels = 1e3 * electromagnetic.shower(rng, energy, start, geometry.layers, stack or STACKS[dataset])
     voxels[voxels < geometry.threshold_mev] = 0
     return Events(incident_mev, voxels)
 

@@ -1,6 +1,7 @@
 """Showers as normalised layers with energy ratios, and back (CaloINN, section 3.2 of Ernst et al., 2023)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Denormalization(nn.Module):
 
     def __init__(self, boundaries: tuple[int, ...], noise: float) -> None:
         super().__init__()
-        self.sizes = [stop - start for start, stop in zip(boundaries, boundaries[1:], strict=False)]
+        self.sizes = [stop - start for start, stop in pairwise(boundaries)]
         self.noise = noise
 
     def forward(self, columns: Tensor, incident_mev: Tensor) -> Tensor:
