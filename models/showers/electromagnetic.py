@@ -21,6 +21,9 @@ SPOT_SHAPE = 0.3
 # A spot's mean energy is at most this multiple of the shower's mean.
 SPOT_EXCESS = 3.0
 TINY = 1e-12
+# Few-MeV photons, the most penetrating part of a shower, are absorbed like exp(-0.3 t) or faster. Below 1 GeV the
+# fluctuations of T and alpha would otherwise give tails that no shower has.
+LEAST_ATTENUATION = 0.3
 # Standard deviation of the shower axis in each transverse direction: correlates the layers' energy centres.
 AXIS_MM = 1.5
 
@@ -58,13 +61,13 @@ class Shape:
 
     def energy(self) -> Profile:
         """Profile of the deposited energy."""
-        return Profile(self.alpha, (self.alpha - 1) / self.t_max)
+        return Profile(self.alpha, np.maximum((self.alpha - 1) / self.t_max, LEAST_ATTENUATION))
 
     def spots(self, medium: Medium) -> Profile:
         """Profile of the number of spots."""
         t_max = self.t_max * (0.813 + 0.0019 * medium.z)
         alpha = np.maximum(self.alpha * (0.844 + 0.0026 * medium.z), 1.1)
-        return Profile(alpha, (alpha - 1) / t_max)
+        return Profile(alpha, np.maximum((alpha - 1) / t_max, LEAST_ATTENUATION))
 
 
 @dataclass(frozen=True)

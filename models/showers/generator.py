@@ -26,7 +26,7 @@ from bitsearch.task import Progress
 Array = NDArray[np.float64]
 T = TypeVar("T")
 
-VERSION = "1"
+VERSION = "2"
 ROLES = ("train", "reference")
 DEFAULT_EVENTS = 20_000
 DEFAULT_SEED = 1
