@@ -68,6 +68,7 @@ def train(
         lr=recipe.max_learning_rate,
         eps=recipe.epsilon,
         weight_decay=recipe.weight_decay,
+        fused=True,
     )
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
