@@ -109,6 +109,7 @@ def score(
         with torch.random.fork_rng():
             torch.manual_seed(seed * 1_000_003 + i)
             results.append(_train(rows, len(generated), split, protocol))
+    progress(f"classifier on {level}-level input", 1.0)
     auc, jsd = (
         Quantity(float(np.mean(v)), float(np.std(v)), repetitions) for v in zip(*results, strict=True)
     )

@@ -11,8 +11,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.special import gammainc
 
+from bitsearch.models.showers.detector import Stack
 from bitsearch.models.showers.geometry import Layer
-from bitsearch.models.showers.medium import Medium, Stack
+from bitsearch.models.showers.medium import Medium
 
 Array = NDArray[np.float64]
 
@@ -166,9 +167,9 @@ def shower(
     energy /= -np.expm1(-np.maximum(spots, TINY))
     axis_mm = AXIS_MM * rng.standard_normal((2, len(energy_gev)))
     voxels = []
-    for i, (layer, medium, gain) in enumerate(zip(layers, stack.mediums, stack.gains, strict=True)):
+    for i, (layer, medium) in enumerate(zip(layers, stack.mediums, strict=True)):
         lateral = radial(energy_gev, tau[:, i], medium)
-        visible = gain * sample(rng, energy[:, i], medium.sampling)
+        visible = sample(rng, energy[:, i], medium.sampling)
         voxels.append(visible[:, None] * deposit(rng, spots[:, i], layer, lateral, axis_mm))
     return np.concatenate(voxels, axis=1)
 

@@ -166,10 +166,10 @@ def write(
             start = 0
             for chunk in chunks:
                 stop = start + len(chunk)
-                if chunk.showers_mev.shape[1] != geometry.voxels:
+                if stop > events or chunk.showers_mev.shape[1] != geometry.voxels:
                     raise DataError(
-                        f"{path}: a chunk has {chunk.showers_mev.shape[1]} voxels; "
-                        f"expected {geometry.voxels} ({geometry.dataset})"
+                        f"{path}: got showers of shape {chunk.showers_mev.shape} after {start} events; "
+                        f"expected {events} events of {geometry.voxels} voxels ({geometry.dataset})"
                     )
                 incident[start:stop, 0], showers[start:stop] = chunk.incident_mev, chunk.showers_mev
                 start = stop

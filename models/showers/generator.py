@@ -18,9 +18,9 @@ from platformdirs import user_cache_path
 
 from bitsearch.errors import DataError
 from bitsearch.models.showers import electromagnetic, files, hadronic
+from bitsearch.models.showers.detector import STACKS, Stack
 from bitsearch.models.showers.files import CHUNK, Events, Label
 from bitsearch.models.showers.geometry import embedded
-from bitsearch.models.showers.medium import IRON_POLYSTYRENE, LEAD_ARGON, TUNGSTEN_SILICON, Stack
 from bitsearch.task import Progress
 
 Array = NDArray[np.float64]
@@ -30,18 +30,6 @@ VERSION = "2"
 ROLES = ("train", "reference")
 DEFAULT_EVENTS = 20_000
 DEFAULT_SEED = 1
-
-# Depths of a barrel like ATLAS' at eta 0.2: choices, not a survey.
-_BARREL = Stack(
-    np.array([(2.0, 2.2), (2.2, 6.0), (6.0, 22.0), (22.0, 24.0), (27.0, 41.6)]),
-    (LEAD_ARGON, LEAD_ARGON, LEAD_ARGON, LEAD_ARGON, IRON_POLYSTYRENE),
-    np.ones(5),
-)
-_DISKS = np.arange(46) * 3.4 / TUNGSTEN_SILICON.x0_mm
-STACKS = {
-    "ds1-photon": _BARREL,
-    "ds2": Stack(np.column_stack([_DISKS[:-1], _DISKS[1:]]), (TUNGSTEN_SILICON,) * 45, np.ones(45)),
-}
 
 # Events of an official file by incident energy 2^k MeV, k = 8 to 22.
 _COMPOSITION = {

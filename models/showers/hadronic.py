@@ -11,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from bitsearch.models.showers.detector import BARREL
 from bitsearch.models.showers.electromagnetic import SPOT_SHAPE, TINY, radial, sample
 from bitsearch.models.showers.geometry import Array, Layer
 from bitsearch.models.showers.medium import LEAD_ARGON
@@ -18,35 +19,8 @@ from bitsearch.models.showers.medium import LEAD_ARGON
 Index = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Material down to a depth: `layer` is the id of the readout layer, None for dead material.
-
-    `mip_gev` is what a minimum-ionising pion loses on average, `h_over_e` the response to hadrons,
-    `lambda_mm` the interaction length.
-    """
-
-    layer: int | None
-    end_x0: float
-    end_lambda: float
-    mip_gev: float
-    h_over_e: float
-    lambda_mm: float
-
-
-SEGMENTS = (
-    Segment(None, 2.0, 0.42, 0.10, 0.60, 300),
-    Segment(0, 2.2, 0.45, 0.03, 0.60, 300),
-    Segment(1, 6.0, 0.70, 0.07, 0.60, 300),
-    Segment(2, 22.0, 1.70, 0.28, 0.60, 300),
-    Segment(3, 24.0, 1.85, 0.05, 0.60, 300),
-    Segment(None, 27.0, 2.30, 0.10, 0.60, 300),
-    Segment(12, 41.6, 3.80, 0.70, 0.74, 207),
-    Segment(13, 81.7, 7.90, 1.80, 0.74, 207),
-    Segment(14, 99.2, 9.70, 0.80, 0.74, 207),
-)
-_LAMBDA = np.array([0, *(segment.end_lambda for segment in SEGMENTS)])
-_X0 = np.array([0, *(segment.end_x0 for segment in SEGMENTS)])
+_LAMBDA = np.array([0, *(segment.end_lambda for segment in BARREL)])
+_X0 = np.array([0, *(segment.end_x0 for segment in BARREL)])
 # Far behind the last layer, so that leaking energy has a depth too.
 _FAR = 100.0
 
@@ -109,7 +83,7 @@ def shower(rng: Generator, energy_gev: Array, layers: tuple[Layer, ...]) -> Arra
 def ionize(rng: Generator, energy_gev: Array, start: Array) -> tuple[Array, Array]:
     """Lose energy along the track until `start`: losses `(events, segments)` and what is left `(events,)`."""
     crossed = np.clip((start[:, None] - _LAMBDA[:-1]) / np.diff(_LAMBDA), 0, 1)
-    mean = crossed * [segment.mip_gev for segment in SEGMENTS]
+    mean = crossed * [segment.mip_gev for segment in BARREL]
     wanted = np.cumsum(rng.gamma(MIP_SHAPE, mean / MIP_SHAPE), axis=1)
     spent = np.minimum(wanted, energy_gev[:, None])
     return np.diff(spent, axis=1, prepend=0), energy_gev - spent[:, -1]
@@ -139,7 +113,7 @@ def voxelize(spots: Spots, events: int, layers: tuple[Layer, ...]) -> Array:
     total = np.zeros(events * voxels)
     segment = np.searchsorted(_LAMBDA, spots.depth, side="right") - 1
     for layer in layers:
-        here = segment == next(i for i, item in enumerate(SEGMENTS) if item.layer == layer.id)
+        here = segment == next(i for i, item in enumerate(BARREL) if item.layer == layer.id)
         x, y = spots.xy_mm[:, here]
         ring = np.searchsorted(layer.r_edges_mm, np.hypot(x, y), side="right") - 1
         sector = ((np.arctan2(y, x) / (2 * np.pi) + 0.5) * layer.n_alpha).astype(np.intp) % layer.n_alpha
@@ -176,7 +150,7 @@ def _hadronic(rng: Generator, subs: Subshowers) -> Spots:
     behind = rng.standard_gamma(subs.alpha[sub]) * (subs.stretch / 0.978)[sub]
     depth = subs.start[sub] + behind
     radius = _lambda_mm(depth) * (0.1 + 0.1 * behind) * subs.widen[sub]
-    response = np.array([item.h_over_e for item in (*SEGMENTS, SEGMENTS[-1])])
+    response = np.array([item.h_over_e for item in (*BARREL, BARREL[-1])])
     segment = np.searchsorted(_LAMBDA[1:], depth, side="right")
     return _place(rng, subs, sub, depth, radius, energy * response[segment])
 
@@ -208,5 +182,5 @@ def _around(rng: Generator, radius_mm: Array) -> Array:
 
 
 def _lambda_mm(depth: Array) -> Array:
-    lengths = np.array([item.lambda_mm for item in (*SEGMENTS, SEGMENTS[-1])])
+    lengths = np.array([item.lambda_mm for item in (*BARREL, BARREL[-1])])
     return np.asarray(lengths[np.searchsorted(_LAMBDA[1:], depth, side="right")])

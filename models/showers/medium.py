@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitsearch.models.showers.geometry import Array
-
 SCALE_ENERGY_MEV = 21.2
 
 
@@ -71,15 +69,3 @@ POLYSTYRENE = Material(5.61, 10.43, 1.06, 43.79)
 TUNGSTEN_SILICON = mix([(TUNGSTEN, 1.4), (SILICON, 0.3)], TUNGSTEN, SILICON, sampling=0.15)
 LEAD_ARGON = mix([(LEAD, 1.5), (IRON, 0.4), (ARGON, 4.2)], LEAD, ARGON, sampling=0.10)
 IRON_POLYSTYRENE = mix([(IRON, 14.0), (POLYSTYRENE, 3.0)], IRON, POLYSTYRENE, sampling=0.28)
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Depths of the readout layers in radiation lengths from the surface; what lies between is not read out.
-
-    `depth_x0` has shape (layers, 2); `mediums` and `gains` (calibration factors) have one entry a layer.
-    """
-
-    depth_x0: Array
-    mediums: tuple[Medium, ...]
-    gains: Array
