@@ -25,9 +25,10 @@ def quantize_weight(weight: Tensor, precision: Precision = Precision.TERNARY) ->
 
 
 def quantize_activations(x: Tensor, act_qmax: float = 127.0) -> tuple[Tensor, Tensor]:
-    """Round every row of `(..., in_features)` to whole numbers; return them with their largest magnitudes γ, of shape `(..., 1)`."""
+    """Round every row of `(..., in_features)` to whole numbers; give them and the rows' largest magnitudes `(..., 1)`."""
     gamma = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_SCALE)
-    q = (x * (act_qmax / gamma)).round_()
+    # A tensor, not a number: torch would multiply a number by the rounded reciprocal, unlike the operator.
+    q = (x * (gamma.new_full((), act_qmax) / gamma)).round_()
     # With Q = 127 no product exceeds 127 (1 + 2^-23), which rounds into the range: nothing is left to clip.
     return (q if act_qmax == 127.0 else q.clamp_(max(-128.0, -act_qmax - 1), min(127.0, act_qmax))), gamma
 
@@ -52,9 +53,9 @@ class _BitLinearFunction(torch.autograd.Function):
         (gradient,) = gradients
         q, codes, row, scale = ctx.saved_tensors
         grad_x = (gradient @ codes).mul_(scale) if ctx.needs_input_grad[0] else None
-        flat = (gradient * row).flatten(0, -2)
-        grad_weight = flat.T @ q.flatten(0, -2)
-        grad_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+        flat = (gradient * row).reshape(-1, gradient.shape[-1])
+        grad_weight = flat.T @ q.reshape(-1, q.shape[-1])
+        grad_bias = gradient.reshape(-1, gradient.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
         return grad_x, grad_weight, grad_bias, None, None
 
 

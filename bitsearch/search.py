@@ -150,17 +150,20 @@ def search(
         record(measurement)
         study.tell(trial, measurement)
 
+    def finish_some() -> None:
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            finish(pending.pop(future)[0], future.result())
+
     for trial, configuration in _proposals(study, results, pending, rng, trials):
         origin = origins.get(configuration.digest, "search")
         if executor is None:
             finish(trial, measure(configuration, origin))
             continue
         pending[executor.submit(measure, configuration, origin)] = trial, configuration.digest
-        while len(pending) >= workers or len(results) + len(pending) >= trials:
-            if not pending:
-                break
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                finish(pending.pop(future)[0], future.result())
+        while len(pending) >= workers:
+            finish_some()
+    while pending:
+        finish_some()
 
 
 def ladder(space: SearchSpace, sizes: Mapping[str, int], scores: Mapping[str, float]) -> list[Configuration]:
