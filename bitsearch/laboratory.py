@@ -1,8 +1,9 @@
 """Train, export and measure one configuration: the function that a search is given."""
 
 import math
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -18,7 +19,7 @@ from bitsearch import catalogue, export, parity, quant
 from bitsearch.assignment import digest
 from bitsearch.checkpoint import load_state
 from bitsearch.errors import TrainingError
-from bitsearch.records import Fidelity, Measurement
+from bitsearch.records import Fidelity, Measurement, Quantity
 from bitsearch.rundir import RunFolder, write_atomically
 from bitsearch.runtime import open_session, time_session
 from bitsearch.strategy import Configuration
@@ -83,7 +84,7 @@ class Laboratory:
         if not checkpoint.is_file():
             generator = torch.Generator(self.device).manual_seed(self.seed)
             self.task.prepare(network.to(self.device), self.data, generator)
-        return self._train(network, self.task.recipes.reference, checkpoint)
+        return self._train(network, self.task.recipes.reference, self.seed, checkpoint)
 
     def template(self, options: Mapping[str, str], graph: str) -> onnx.ModelProto:
         """Trace a graph, or read the trace made before."""
@@ -94,7 +95,9 @@ class Laboratory:
             write_atomically(file, template.SerializeToString())
         return onnx.load(file)
 
-    def train(self, configuration: Configuration, recipe: Recipe, checkpoint: Path | None = None) -> Trained:
+    def train(
+        self, configuration: Configuration, recipe: Recipe, seed: int, checkpoint: Path | None = None
+    ) -> Trained:
         """Train a configuration from its float reference, or from scratch where the recipe says so."""
         network = self.network(configuration.options)
         if not recipe.scratch:
@@ -104,7 +107,7 @@ class Laboratory:
                 network.to(self.device), self.data, torch.Generator(self.device).manual_seed(self.seed)
             )
         quant.apply(network, configuration.assignment)
-        return self._train(network, recipe, checkpoint)
+        return self._train(network, recipe, seed, checkpoint)
 
     def export(
         self, network: nn.Module, configuration: Configuration, graph: str, strategy: str | None = None
@@ -134,8 +137,6 @@ class Laboratory:
         A training that fails gives a measurement that says why.
         """
         began = time.monotonic()
-        recipes = self.task.recipes
-        recipe = recipes.final if fidelity == "full" else recipes.candidate
         fractions = catalogue.inventory(self.task, configuration.options).fractions(configuration.assignment)
         base: dict[str, Any] = {
             "digest": configuration.digest,
@@ -148,54 +149,75 @@ class Laboratory:
             "fidelity": fidelity,
             "seed": self.seed,
         }
+        recipes = self.task.recipes
         try:
-            checkpoint = self._work(f"{fidelity}-{configuration.digest}", {}, ".pt") if keep else None
-            trained = self.train(configuration, recipe, checkpoint)
-            measured = self._in_runtime(trained, configuration, origin, keep)
+            if fidelity == "full":
+                trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
+            else:
+                trainings = [self.train(configuration, recipes.candidate, self.seed)]
+            metrics = _over_trainings([self._metrics(item, configuration) for item in trainings])
         except TrainingError as error:
             return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
-        return Measurement(**base, train_seconds=trained.seconds, **measured)
+        return Measurement(
+            **base,
+            metrics=metrics,
+            train_seconds=sum(item.seconds for item in trainings),
+            **self._serving(trainings[0], configuration, origin, keep),
+        )
 
-    def _in_runtime(
-        self, trained: Trained, configuration: Configuration, origin: str, keep: str | None
-    ) -> dict[str, Any]:
-        """Measure the exported graphs in ONNX Runtime."""
-        kind, _, name = origin.partition(":")
-        strategy = name if kind == "baseline" else None
-        graphs = self.task.graphs(trained.network.cpu())
-        models = {graph: self.export(trained.network, configuration, graph, strategy) for graph in graphs}
-        served = models[self.task.served]
-        content = served.SerializeToString()
-        if keep:
-            write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
-        sessions = {graph: open_session(model, self.threads) for graph, model in models.items()}
+    def _finally(self, configuration: Configuration, index: int) -> Trained:
+        checkpoint = self._work(f"full-{configuration.digest}-{index}", {}, ".pt")
+        return self.train(configuration, self.task.recipes.final, self.seed + index, checkpoint)
+
+    def _metrics(self, trained: Trained, configuration: Configuration) -> dict[str, Quantity]:
+        """Measure the quick metrics of the exported graphs.
+
+        Raises:
+            TrainingError: one of them is not finite.
+        """
+        network = trained.network.cpu()
+        sessions = {
+            graph: open_session(self.export(network, configuration, graph), self.threads)
+            for graph in self.task.measured
+        }
         metrics = dict(self.task.measure(sessions, self.data))
         for metric, quantity in metrics.items():
             if not math.isfinite(quantity.value):
                 raise TrainingError(
                     f"{metric} of the exported model is {quantity.value}, expected a finite value"
                 )
+        return metrics
+
+    def _serving(
+        self, trained: Trained, configuration: Configuration, origin: str, keep: str | None
+    ) -> dict[str, Any]:
+        """Export the graph that users run and measure what serving it costs."""
+        kind, _, name = origin.partition(":")
+        graph = self.task.graphs(trained.network)[self.task.served]
+        served = self.export(
+            trained.network, configuration, self.task.served, name if kind == "baseline" else None
+        )
+        content = served.SerializeToString()
+        if keep:
+            write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
         single = open_session(served)
         return {
-            "metrics": metrics,
             "size_bytes": len(content),
             "latency_us": tuple(
                 time_session(single, self.task.inputs(batch, self.seed), threads=1)
                 for batch in self.task.latency_batches
             ),
-            "parity": parity.compare(
-                served, graphs[self.task.served], self.task.inputs(PARITY_EVENTS, self.seed)
-            ),
+            "parity": parity.compare(served, graph, self.task.inputs(PARITY_EVENTS, self.seed)),
             "model": f"models/{keep}.onnx" if keep else None,
         }
 
-    def _train(self, network: nn.Module, recipe: Recipe, checkpoint: Path | None) -> Trained:
+    def _train(self, network: nn.Module, recipe: Recipe, seed: int, checkpoint: Path | None) -> Trained:
         return train(
             network,
             self.task,
             self.data,
             recipe,
-            seed=self.seed,
+            seed=seed,
             device=self.device,
             checkpoint=checkpoint,
             progress=self.progress,
@@ -219,3 +241,14 @@ def load_network(
     network = laboratory.network(configuration.options)
     load_state(network, state)
     return quant.apply(network, configuration.assignment).eval()
+
+
+def _over_trainings(repeated: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity]:
+    """Average over trainings; the standard deviation is theirs, or a single training's own."""
+    if len(repeated) == 1:
+        return dict(repeated[0])
+    values = {name: [metrics[name].value for metrics in repeated] for name in repeated[0]}
+    return {
+        name: Quantity(statistics.mean(items), statistics.stdev(items), len(items))
+        for name, items in values.items()
+    }

@@ -25,7 +25,7 @@ def quantize_weight(weight: Tensor, precision: Precision = Precision.TERNARY) ->
 
 
 def quantize_activations(x: Tensor, act_qmax: float = 127.0) -> tuple[Tensor, Tensor]:
-    """Round every row of `(..., in_features)` to whole numbers; give them and the rows' largest magnitudes `(..., 1)`."""
+    """Round every row of `(..., in_features)` to whole numbers; give them and its largest magnitude `(..., 1)`."""
     gamma = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_SCALE)
     # A tensor, not a number: torch would multiply a number by the rounded reciprocal, unlike the operator.
     q = (x * (gamma.new_full((), act_qmax) / gamma)).round_()

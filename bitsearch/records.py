@@ -157,11 +157,11 @@ class Evaluation:
         """Read what `to_json` wrote."""
         raw = json.loads(text)
         histograms = tuple(
-            Histogram(**{**item, "separation": Quantity(**item["separation"])}) for item in raw["histograms"]
+            Histogram(**_tuples(item) | {"separation": Quantity(**item["separation"])})
+            for item in raw["histograms"]
         )
-        return cls(
-            raw["digest"], raw["events"], histograms, tuple(Profile(**item) for item in raw["profiles"])
-        )
+        profiles = tuple(Profile(**_tuples(item)) for item in raw["profiles"])
+        return cls(raw["digest"], raw["events"], histograms, profiles)
 
 
 @dataclass(frozen=True)
@@ -177,3 +177,8 @@ class PublishedResult:
 def finite(value: float) -> float | None:
     """Give None for NaN and infinities, which JSON does not have."""
     return value if math.isfinite(value) else None
+
+
+def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn JSON's lists into the tuples that they were."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}

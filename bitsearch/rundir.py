@@ -50,6 +50,9 @@ class RunFolder:
                 raise ConfigurationError(
                     f"another run is writing to {self.path}; wait for it or choose another --out"
                 ) from None
+            whole, torn = self._lines()
+            if torn:
+                write_atomically(self.path / "results.jsonl", whole)
             yield
 
     def settings(self) -> dict[str, Any]:
@@ -69,15 +72,16 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def results(self) -> list[Measurement]:
-        """Read `results.jsonl`; a last line cut short by a killed process is dropped from the file as well."""
+        """Read `results.jsonl` up to its last whole line: a process may be writing, or have died, in the middle."""
+        whole, _ = self._lines()
+        return [Measurement.from_json(line) for line in whole.split("\n")[:-1]]
+
+    def _lines(self) -> tuple[str, str]:
+        """Split `results.jsonl` into whole lines and what a killed process left of one."""
         file = self.path / "results.jsonl"
-        if not file.is_file():
-            return []
-        text = file.read_text()
-        complete = text[: text.rfind("\n") + 1]
-        if complete != text:
-            write_atomically(file, complete)
-        return [Measurement.from_json(line) for line in complete.splitlines()]
+        text = file.read_text() if file.is_file() else ""
+        end = text.rfind("\n") + 1
+        return text[:end], text[end:]
 
     def write_front(self, front: list[Measurement]) -> None:
         """Write `front.json`, best performance first."""

@@ -65,13 +65,15 @@ class Recipe:
 class Recipes:
     """Training from scratch in float, training one candidate of the search, and training the finalists.
 
-    `finalists` limits the members of the search's front that go into final training beside all strategies.
+    `finalists` limits the members of the search's front that go into final training beside all strategies. Each
+    is trained `repetitions` times with other batches and noise: that spread is the uncertainty of its metrics.
     """
 
     reference: Recipe
     candidate: Recipe
     final: Recipe
     finalists: int
+    repetitions: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,10 @@ class Session(Protocol):
 
 
 class Task(Protocol):
-    """One network on one data set at one preset."""
+    """One network on one data set at one preset.
+
+    `served` names the graph that users run, `measured` those whose sessions `measure` is given.
+    """
 
     model: str
     dataset: str
@@ -120,6 +125,7 @@ class Task(Protocol):
     objective: str
     recipes: Recipes
     served: str
+    measured: tuple[str, ...]
     latency_batches: tuple[int, ...]
 
     @property

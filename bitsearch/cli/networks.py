@@ -53,7 +53,10 @@ def _train(arguments: argparse.Namespace) -> None:
         )
         configuration = _configuration(arguments)
         trained = laboratory.train(
-            configuration, laboratory.task.recipes.final, laboratory.folder / "work" / "training.pt"
+            configuration,
+            laboratory.task.recipes.final,
+            arguments.seed,
+            laboratory.folder / "work" / "training.pt",
         )
     Checkpoint(
         model=arguments.model,
