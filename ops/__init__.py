@@ -6,6 +6,7 @@ if __name__ != "bitsearch.ops":
 from bitsearch.ops.errors import OperatorError
 from bitsearch.ops.library import Kernel, kernels, library_path, register, session
 from bitsearch.ops.onnx_function import DOMAIN, VERSION, add_functions, ternary_matmul_function
+from bitsearch.ops.spline_function import monotone_spline_function
 
 __all__ = [
     "DOMAIN",
@@ -15,6 +16,7 @@ __all__ = [
     "add_functions",
     "kernels",
     "library_path",
+    "monotone_spline_function",
     "register",
     "session",
     "ternary_matmul_function",

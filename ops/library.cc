@@ -2,6 +2,7 @@
 #include <mutex>
 
 #include "ort.h"
+#include "spline_op.h"
 #include "ternary_matmul.h"
 
 namespace {
@@ -12,6 +13,8 @@ OrtCustomOpDomain* Domain() {
     bitsearch::Check(bitsearch::api->CreateCustomOpDomain("com.bithep", &made));
     bitsearch::Check(bitsearch::api->CustomOpDomain_Add(
         made, &bitsearch::TernaryMatMulOp()));
+    bitsearch::Check(bitsearch::api->CustomOpDomain_Add(
+        made, &bitsearch::MonotoneSplineOp()));
     return made;
   }();
   return domain;

@@ -1,10 +1,14 @@
-"""`TernaryMatMul` in standard operators, so that a file runs where the library is not installed."""
+"""`TernaryMatMul` in standard operators, so that a file runs where the library is not installed.
+
+`MonotoneSpline` is in `spline_function.py`.
+"""
 
 from collections.abc import Iterator
 
 import onnx
 from onnx import helper, parser
 
+from bitsearch.ops import spline_function
 from bitsearch.ops.errors import OperatorError
 
 DOMAIN = "com.bithep"
@@ -85,7 +89,7 @@ def ternary_matmul_function(opset: int = 20) -> onnx.FunctionProto:
 
 
 def add_functions(model: onnx.ModelProto) -> None:
-    """Make a model's `TernaryMatMul` nodes runnable anywhere: function, opset import, no defaults.
+    """Make a model's `com.bithep` nodes runnable anywhere: functions, opset import, no defaults.
 
     Does nothing the second time.
 
@@ -95,22 +99,27 @@ def add_functions(model: onnx.ModelProto) -> None:
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.setdefault(DOMAIN, VERSION) != VERSION:
         raise OperatorError(f"opset of {DOMAIN}: found {versions[DOMAIN]}, expected {VERSION}")
-    function = ternary_matmul_function(versions.get("", 0))
+    nodes = [node for node in _nodes(model.graph) if node.domain == DOMAIN]
+    functions = [ternary_matmul_function(versions.get("", 0))]
+    if spline_function.NAME in {node.op_type for node in nodes}:
+        functions.append(spline_function.monotone_spline_function(versions.get("", 0)))
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-    if (DOMAIN, function.name) not in {(known.domain, known.name) for known in model.functions}:
-        model.functions.append(function)
+    known = {(function.domain, function.name) for function in model.functions}
+    model.functions.extend(function for function in functions if (DOMAIN, function.name) not in known)
     model.ir_version = max(model.ir_version, 9)  # the first with default attributes of functions
-    for node in _nodes(model.graph):
-        if (node.domain, node.op_type) == (DOMAIN, function.name):
-            _complete(node)
+    for node in nodes:
+        for function in functions:
+            if node.op_type == function.name:
+                _complete(node, function)
 
 
-def _complete(node: onnx.NodeProto) -> None:
-    """Write out what a node leaves to defaults: the reference evaluator fills in none of a function's."""
-    node.input.extend([""] * (4 - len(node.input)))
-    if "act_qmax" not in {attribute.name for attribute in node.attribute}:
-        node.attribute.append(helper.make_attribute("act_qmax", 127.0))
+def _complete(node: onnx.NodeProto, function: onnx.FunctionProto) -> None:
+    """Write out what a node leaves to defaults: checker and reference evaluator fill in none of a function's."""
+    node.input.extend([""] * (len(function.input) - len(node.input)))
+    node.output.extend([""] * (len(function.output) - len(node.output)))
+    given = {attribute.name for attribute in node.attribute}
+    node.attribute.extend(default for default in function.attribute_proto if default.name not in given)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -100,6 +100,20 @@ std::optional<float> NodeInfo::number(const char* attribute) const {
   return std::nullopt;
 }
 
+std::optional<std::string> NodeInfo::text(const char* attribute) const {
+  size_t size = 0;
+  if (!Succeeded(api->KernelInfoGetAttribute_string(info_, attribute, nullptr,
+                                                    &size))) {
+    RefuseIfPresent(attribute, "a string");
+    return std::nullopt;
+  }
+  std::string value(size, '\0');
+  Check(api->KernelInfoGetAttribute_string(info_, attribute, value.data(),
+                                           &size));
+  value.resize(size - 1);  // the size counts a final zero
+  return value;
+}
+
 bool NodeInfo::has(size_t input) const {
   size_t count;
   Check(api->KernelInfo_GetInputCount(info_, &count));
@@ -139,10 +153,14 @@ std::optional<Tensor> Call::input(size_t index) const {
   return View(value);
 }
 
-float* Call::output(const Shape& shape) const {
+float* Call::output(const Shape& shape, size_t index) const {
+  size_t count;
+  Check(api->KernelContext_GetOutputCount(context_, &count));
+  if (index >= count) return nullptr;
   OrtValue* value;
-  Check(api->KernelContext_GetOutput(context_, 0, shape.data(), shape.size(),
-                                     &value));
+  Check(api->KernelContext_GetOutput(context_, index, shape.data(),
+                                     shape.size(), &value));
+  if (!value) return nullptr;
   void* data;
   Check(api->GetTensorMutableData(value, &data));
   return static_cast<float*>(data);

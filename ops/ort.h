@@ -51,6 +51,7 @@ class NodeInfo {
   std::string name() const;
   std::optional<int64_t> integer(const char* attribute) const;
   std::optional<float> number(const char* attribute) const;
+  std::optional<std::string> text(const char* attribute) const;
   std::optional<Tensor> constant(size_t input) const;
   std::optional<Shape> shape(size_t input) const;  // as far as it is known
 
@@ -65,7 +66,8 @@ class Call {
  public:
   explicit Call(OrtKernelContext* context) : context_(context) {}
   std::optional<Tensor> input(size_t index) const;
-  float* output(const Shape& shape) const;
+  // Null for an optional output that nobody reads.
+  float* output(const Shape& shape, size_t index = 0) const;
   Pool pool() const;
 
  private:

@@ -1,0 +1,151 @@
+// com.bithep::MonotoneSpline for onnxruntime: checks and runs.
+#include "spline_op.h"
+
+#include <cmath>
+
+#include "ort.h"
+#include "spline.h"
+
+namespace bitsearch {
+namespace {
+
+enum Input { kX, kTheta };
+enum Output { kY, kLogDet };
+
+std::string Title(const NodeInfo& node) {
+  return "MonotoneSpline '" + node.name() + "'";
+}
+
+// Whether the attribute is the second of two words; absent means the first if
+// there is a default.
+bool RequireWord(const NodeInfo& node, const char* attribute, const char* first,
+                 const char* second, bool has_default) {
+  const std::string expected =
+      "'" + std::string(first) + "' or '" + second + "'";
+  const std::optional<std::string> word = node.text(attribute);
+  if (!word && !has_default) Refuse(attribute, "no such attribute", expected);
+  if (word && *word != first && *word != second)
+    Refuse(attribute, "'" + *word + "'", expected);
+  return word && *word == second;
+}
+
+int RequireInteger(const NodeInfo& node, const char* attribute, int64_t low,
+                   int64_t high, std::optional<int64_t> fallback) {
+  const std::string expected =
+      std::to_string(low) + " to " + std::to_string(high);
+  std::optional<int64_t> value = node.integer(attribute);
+  if (!value) value = fallback;
+  if (!value) Refuse(attribute, "no such attribute", expected);
+  if (*value < low || *value > high)
+    Refuse(attribute, std::to_string(*value), expected);
+  return static_cast<int>(*value);
+}
+
+float RequireBound(const NodeInfo& node) {
+  const char* expected = "a number above 0 and at most 1e6";
+  const std::optional<float> bound = node.number("bound");
+  if (!bound) Refuse("bound", "no such attribute", expected);
+  if (!(*bound > 0 && *bound <= kMaxBound))
+    Refuse("bound", std::to_string(*bound), expected);
+  return *bound;
+}
+
+class MonotoneSpline {
+ public:
+  explicit MonotoneSpline(const NodeInfo& node)
+      : title_(Title(node)),
+        kernel_(ChooseSplineKernel()),
+        spline_{RequireWord(node, "kind", "rational-quadratic", "cubic", false),
+                RequireInteger(node, "bins", kMinBins, kMaxBins, std::nullopt),
+                RequireBound(node),
+                RequireInteger(node, "inverse", 0, 1, 0) == 1,
+                RequireWord(node, "out_of_bounds", "scalar", "event", true)} {
+    const auto x = node.shape(kX), theta = node.shape(kTheta);
+    // No dimensions here may also mean an unknown rank.
+    if (x && theta && !x->empty() && !theta->empty()) Check(*x, *theta);
+  }
+
+  const std::string& title() const { return title_; }
+
+  void Compute(const Call& call) const {
+    const Tensor x = *call.input(kX), theta = *call.input(kTheta);
+    Check(x.shape, theta.shape);
+    const int64_t size = x.shape.back();
+    const Shape row_shape(x.shape.begin(), x.shape.end() - 1);
+    float* y = call.output(x.shape, kY);
+    float* log_det = call.output(row_shape, kLogDet);
+    Run(kernel_, spline_, x.data<float>(), theta.data<float>(), x.size() / size,
+        size, call.pool(), y, log_det);
+  }
+
+ private:
+  // Dimensions may be unknown, -1, when the session is created.
+  void Check(const Shape& x, const Shape& theta) const {
+    if (x.empty() || x.back() == 0)
+      Refuse("X", Describe(x), "shape (..., S) with S at least 1");
+    Shape expected = x;
+    if (x.back() > 0) expected.back() *= spline_.parameters();
+    bool fits = expected.size() == theta.size();
+    for (size_t i = 0; fits && i < theta.size(); ++i)
+      fits = expected[i] == theta[i] || expected[i] < 0 || theta[i] < 0;
+    if (!fits)
+      Refuse("theta", Describe(theta),
+             Describe(expected) + ", " + std::to_string(spline_.parameters()) +
+                 " for each value of X");
+  }
+
+  const std::string title_;
+  const SplineKernel& kernel_;
+  const Spline spline_;
+};
+
+OrtStatus* Create(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
+                  void** kernel) {
+  const NodeInfo node(info);
+  return Guard(Title(node), [&] { *kernel = new MonotoneSpline(node); });
+}
+
+OrtStatus* Compute(void* kernel, OrtKernelContext* context) {
+  const auto* op = static_cast<const MonotoneSpline*>(kernel);
+  return Guard(op->title(), [&] { op->Compute(Call(context)); });
+}
+
+OrtCustomOp MakeOp() {
+  OrtCustomOp op{};
+  op.version = kApiVersion;
+  op.GetName = [](const OrtCustomOp*) { return "MonotoneSpline"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) {
+    return "CPUExecutionProvider";
+  };
+  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
+  op.GetInputType = op.GetOutputType = [](const OrtCustomOp*, size_t) {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  };
+  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) {
+    return INPUT_OUTPUT_REQUIRED;
+  };
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
+    return index == kLogDet ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+  };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) {
+    return OrtMemTypeDefault;
+  };
+  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
+  op.CreateKernelV2 = Create;
+  op.KernelComputeV2 = Compute;
+  op.KernelDestroy = [](void* kernel) {
+    delete static_cast<MonotoneSpline*>(kernel);
+  };
+  return op;
+}
+
+}  // namespace
+
+const OrtCustomOp& MonotoneSplineOp() {
+  static const OrtCustomOp op = MakeOp();
+  return op;
+}
+
+}  // namespace bitsearch
