@@ -1,8 +1,10 @@
 import hashlib
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import DTypeLike, NDArray
 
 from bitsearch.errors import DataError
 from bitsearch.models.showers import files
@@ -13,13 +15,13 @@ PHOTON = embedded("ds1-photon")
 LABEL = Label("test", "3", 7, "ds1-photon", "train")
 
 
-def events(number=25, voxels=368, seed=0):
+def events(number: int = 25, voxels: int = 368, seed: int = 0) -> Events:
     rng = np.random.default_rng(seed)
     incident = 2.0 ** rng.integers(8, 23, number)
     return Events(incident, rng.exponential(1, (number, voxels)) * (rng.random((number, voxels)) < 0.3))
 
 
-def foreign(path, **datasets):
+def foreign(path: Path, **datasets: NDArray[np.generic]) -> Path:
     with h5py.File(path, "w") as file:
         for name, values in datasets.items():
             file[name] = values
@@ -27,7 +29,7 @@ def foreign(path, **datasets):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_written_files_read_back(dtype, tmp_path):
+def test_written_files_read_back(dtype: DTypeLike, tmp_path: Path) -> None:
     path, sample = tmp_path / "a.h5", events(2500)
     files.write(path, sample.chunks(700), PHOTON, 2500, LABEL, dtype)
     back = files.read(path, PHOTON)
@@ -40,7 +42,7 @@ def test_written_files_read_back(dtype, tmp_path):
     assert files.label(path) == LABEL
 
 
-def test_layout_is_the_challenges(tmp_path):
+def test_layout_is_the_challenges(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     files.write(path, events().chunks(), PHOTON, 25)
     with h5py.File(path) as file:
@@ -52,7 +54,7 @@ def test_layout_is_the_challenges(tmp_path):
     assert files.label(path) is None
 
 
-def test_summary(tmp_path):
+def test_summary(tmp_path: Path) -> None:
     path, sample = tmp_path / "a.h5", events(1500)
     files.write(path, sample.chunks(), PHOTON, 1500, LABEL)
     summary = files.check(path)
@@ -70,7 +72,7 @@ def test_summary(tmp_path):
     assert summary.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_order_of_events_does_not_matter(tmp_path):
+def test_order_of_events_does_not_matter(tmp_path: Path) -> None:
     sample = events(50)
     first, second = tmp_path / "a.h5", tmp_path / "b.h5"
     files.write(first, sample.chunks(), PHOTON, 50)
@@ -80,7 +82,7 @@ def test_order_of_events_does_not_matter(tmp_path):
     assert a.sparsity == b.sparsity
 
 
-def test_own_geometry(tmp_path):
+def test_own_geometry(tmp_path: Path) -> None:
     geometry = build("mine", "electron", {0: ((0.0, 1.0, 2.0), 3)})
     path = tmp_path / "a.h5"
     files.write(path, events(voxels=6).chunks(), geometry, 25)
@@ -110,7 +112,9 @@ ONES, VOXELS = np.ones((4, 1)), np.ones((4, 368))
         ({"incident_energies": ONES, "showers": VOXELS[:, :300]}, "300 voxels"),
     ],
 )
-def test_foreign_files_are_refused(datasets, message, tmp_path):
+def test_foreign_files_are_refused(
+    datasets: dict[str, NDArray[np.generic]], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
         files.check(foreign(tmp_path / "a.h5", **datasets))
 
@@ -119,7 +123,7 @@ def test_foreign_files_are_refused(datasets, message, tmp_path):
     ("value", "message"),
     [(np.nan, "voxel 5 = nan"), (np.inf, "voxel 5 = inf"), (-0.5, "voxel 5 = -0.5")],
 )
-def test_bad_voxels_are_refused(value, message, tmp_path):
+def test_bad_voxels_are_refused(value: float, message: str, tmp_path: Path) -> None:
     showers = np.ones((1500, 368))
     showers[1234, 5] = value
     path = foreign(tmp_path / "a.h5", incident_energies=np.ones((1500, 1)), showers=showers)
@@ -128,19 +132,19 @@ def test_bad_voxels_are_refused(value, message, tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
-def test_bad_incident_energies_are_refused(value, tmp_path):
+def test_bad_incident_energies_are_refused(value: float, tmp_path: Path) -> None:
     incident = np.ones((4, 1))
     incident[2] = value
     with pytest.raises(DataError, match="event 2 has incident energy"):
         files.check(foreign(tmp_path / "a.h5", incident_energies=incident, showers=VOXELS))
 
 
-def test_truncated_text_and_missing_files_are_refused(tmp_path):
+def test_truncated_text_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     files.write(path, events(200).chunks(), PHOTON, 200)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="cannot be read as HDF5.*truncated"):
+    with pytest.raises(DataError, match=r"cannot be read as HDF5.*truncated"):
         files.check(path)
     path.write_text("incident_energies,showers")
     with pytest.raises(DataError, match="cannot be read as HDF5"):
@@ -151,7 +155,7 @@ def test_truncated_text_and_missing_files_are_refused(tmp_path):
         files.check(tmp_path)
 
 
-def test_damaged_chunk_is_refused(tmp_path):
+def test_damaged_chunk_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     files.write(path, events(200).chunks(), PHOTON, 200)
     content = bytearray(path.read_bytes())
@@ -162,7 +166,7 @@ def test_damaged_chunk_is_refused(tmp_path):
         files.check(path)
 
 
-def test_failed_writes_leave_nothing_and_keep_the_old_file(tmp_path):
+def test_failed_writes_leave_nothing_and_keep_the_old_file(tmp_path: Path) -> None:
     path, sample = tmp_path / "a.h5", events()
     files.write(path, sample.chunks(), PHOTON, 25)
     old = path.read_bytes()
@@ -176,6 +180,6 @@ def test_failed_writes_leave_nothing_and_keep_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_threshold():
+def test_threshold() -> None:
     sample = Events(np.ones(1), np.array([[0.5, 1.0, 2.0]]))
     np.testing.assert_array_equal(sample.above(1.0).showers_mev, [[0, 1, 2]])

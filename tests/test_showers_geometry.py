@@ -1,5 +1,6 @@
 import math
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ SIZES = {"ds1-photon": (368, 5, 2), "ds1-pion": (533, 7, 4), "ds2": (6480, 45, 4
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_sizes_are_those_of_the_challenge(name):
+def test_sizes_are_those_of_the_challenge(name: str) -> None:
     geometry = embedded(name)
     voxels, layers, alpha_layers = SIZES[name]
     assert (geometry.voxels, len(geometry.layers), len(geometry.alpha_layers)) == (
@@ -24,7 +25,7 @@ def test_sizes_are_those_of_the_challenge(name):
     assert geometry.boundaries[-1] == voxels == sum(layer.n_r * layer.n_alpha for layer in geometry.layers)
 
 
-def test_index_ranges():
+def test_index_ranges() -> None:
     assert embedded("ds1-photon").boundaries == (0, 8, 168, 358, 363, 368)
     assert embedded("ds1-pion").boundaries == (0, 8, 108, 208, 213, 363, 523, 533)
     assert embedded("ds2").boundaries == tuple(range(0, 6481, 144))
@@ -32,12 +33,12 @@ def test_index_ranges():
     assert [layer.id for layer in embedded("ds1-pion").alpha_layers] == [1, 2, 12, 13]
 
 
-def test_thresholds():
+def test_thresholds() -> None:
     assert embedded("ds1-pion").threshold_mev == 1.0
     assert embedded("ds2").threshold_mev == pytest.approx(0.01515, rel=1e-3)
 
 
-def test_radius_is_fastest():
+def test_radius_is_fastest() -> None:
     layer = embedded("ds1-photon").layers[1]
     voxel = 3 * 16 + 2  # fourth sector, third ring: 4 to 6 mm
     assert layer.r_mm[voxel] == 5.0
@@ -46,12 +47,12 @@ def test_radius_is_fastest():
     assert layer.phi_mm[voxel] == pytest.approx(5 * math.sin(layer.alpha[voxel]))
 
 
-def test_layer_without_sectors_has_alpha_zero():
+def test_layer_without_sectors_has_alpha_zero() -> None:
     assert np.all(embedded("ds1-photon").layers[0].alpha == 0)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_xml_round_trip(name, tmp_path):
+def test_xml_round_trip(name: str, tmp_path: Path) -> None:
     path = tmp_path / "binning.xml"
     write_binning(path, embedded(name))
     text = path.read_text()
@@ -66,7 +67,9 @@ layers = st.dictionaries(st.integers(0, 30), st.tuples(edges, st.integers(1, 20)
 
 
 @given(layers)
-def test_any_layout_survives_the_xml(tmp_path_factory, bins):
+def test_any_layout_survives_the_xml(
+    tmp_path_factory: pytest.TempPathFactory, bins: dict[int, tuple[tuple[float, ...], int]]
+) -> None:
     bins = {id_: (tuple(float(f"{e:.12g}") for e in r), n) for id_, (r, n) in sorted(bins.items())}
     path = tmp_path_factory.mktemp("xml") / "mine.xml"
     geometry = build("mine", "electron", bins)
@@ -88,17 +91,17 @@ def test_any_layout_survives_the_xml(tmp_path_factory, bins):
         ('<Bins><Bin name="pion"><Layer id="0" r_edges="0,1" n_bin_alpha="0"/></Bin></Bins>', "1 or more"),
     ],
 )
-def test_broken_xml_is_refused(text, message, tmp_path):
+def test_broken_xml_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "binning.xml"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         read_binning(path, "pion")
 
 
-def test_missing_xml_and_unknown_names_are_refused(tmp_path):
+def test_missing_xml_and_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_binning(tmp_path / "none.xml", "pion")
-    with pytest.raises(DataError, match="ds9.*expected one of ds1-photon, ds1-pion, ds2"):
+    with pytest.raises(DataError, match=r"ds9.*expected one of ds1-photon, ds1-pion, ds2"):
         embedded("ds9")
     with pytest.raises(DataError, match="muon"):
         build("mine", "muon", {0: ((0.0, 1.0), 1)})

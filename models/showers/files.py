@@ -1,11 +1,11 @@
 """CaloChallenge HDF5 files: check, read in chunks, write."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
@@ -153,31 +153,33 @@ def write(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        partial = Path(folder) / path.name
         with h5py.File(partial, "w") as file:
             file.attrs.update(asdict(label) if label else {})
-            layout = {"dtype": dtype, "compression": "gzip"}
-            rows = min(CHUNK, max(events, 1))
-            incident = file.create_dataset("incident_energies", (events, 1), chunks=(rows, 1), **layout)
-            showers = file.create_dataset(
-                "showers", (events, geometry.voxels), chunks=(rows, geometry.voxels), **layout
-            )
-            start = 0
-            for chunk in chunks:
-                stop = start + len(chunk)
-                if stop > events or chunk.showers_mev.shape[1] != geometry.voxels:
-                    raise DataError(
-                        f"{path}: got showers of shape {chunk.showers_mev.shape} after {start} events; "
-                        f"expected {events} events of {geometry.voxels} voxels ({geometry.dataset})"
-                    )
-                incident[start:stop, 0], showers[start:stop] = chunk.incident_mev, chunk.showers_mev
-                start = stop
-        if start != events:
-            raise DataError(f"{path}: the chunks held {start} events; expected {events}")
+            _fill(file, path, chunks, geometry, events, dtype)
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _fill(
+    file: h5py.File, path: Path, chunks: Iterable[Events], geometry: Geometry, events: int, dtype: DTypeLike
+) -> None:
+    rows, voxels = min(CHUNK, max(events, 1)), geometry.voxels
+    layout = {"dtype": dtype, "compression": "gzip"}
+    incident = file.create_dataset("incident_energies", (events, 1), chunks=(rows, 1), **layout)
+    showers = file.create_dataset("showers", (events, voxels), chunks=(rows, voxels), **layout)
+    start = 0
+    for chunk in chunks:
+        stop = start + len(chunk)
+        if stop > events or chunk.showers_mev.shape[1] != voxels:
+            raise DataError(
+                f"{path}: got showers of shape {chunk.showers_mev.shape} after {start} events; "
+                f"expected {events} events of {voxels} voxels ({geometry.dataset})"
+            )
+        incident[start:stop, 0], showers[start:stop] = chunk.incident_mev, chunk.showers_mev
+        start = stop
+    if start != events:
+        raise DataError(f"{path}: the chunks held {start} events; expected {events}")
 
 
 @contextmanager
