@@ -12,6 +12,7 @@ from bitsearch.models.showers.geometry import Array, Geometry, Layer
 from bitsearch.records import Histogram, Profile, Quantity
 
 REPLICAS = 200
+NEIGHBOURS = 10
 
 
 def separation(reference: Array, generated: Array) -> Array:
@@ -145,26 +146,37 @@ def _fill(plot: _Plot, reference: Features, generated: Features) -> Histogram:
 
 
 def _voxels(reference: Events, generated: Events, geometry: Geometry) -> Histogram:
-    """Fill the spectrum of all voxels; resample whole events, because voxels of a shower are correlated."""
+    """Fill the spectrum of all voxels; replicas draw whole events, because voxels of a shower are correlated."""
     edges = _logarithmic(geometry.threshold_mev, float(reference.showers_mev.max()), 50)
     rng = np.random.default_rng(0)
     counts, replicas = [], []
     for events in (reference, generated):
-        total, resampled = np.zeros(len(edges) - 1), np.zeros((REPLICAS, len(edges) - 1))
-        for chunk in events.chunks():
-            by_event = _spectrum(chunk.showers_mev, edges)
-            total += by_event.sum(axis=0)
-            resampled += rng.poisson(1.0, (REPLICAS, len(chunk))).astype(np.float64) @ by_event
-        counts.append(total)
-        replicas.append(resampled)
+        by_event = np.concatenate([_spectrum(chunk.showers_mev, edges) for chunk in events.chunks()])
+        counts.append(by_event.sum(axis=0))
+        replicas.append(_resample(rng, by_event[np.argsort(events.incident_mev)]))
     return _histogram("voxels", "Voxel energy [MeV]", edges, True, counts, replicas)
+
+
+def _resample(rng: np.random.Generator, by_event: Array) -> Array:
+    """Sum replicas of `by_event` `(events, bins)`, sorted by energy, that put a near neighbour for each event.
+
+    Keeping the spectrum of incident energies matters: resampled freely, it would dominate the spread, although
+    both samples have the same one.
+    """
+    events = len(by_event)
+    replicas = []
+    for _ in range(REPLICAS):
+        picked = np.arange(events) + rng.integers(-NEIGHBOURS, NEIGHBOURS + 1, events)
+        weights = np.bincount(np.clip(picked, 0, events - 1), minlength=events).astype(np.float64)
+        replicas.append(weights @ by_event)
+    return np.stack(replicas)
 
 
 def _spectrum(showers: NDArray[np.floating], edges: Array) -> Array:
     """Count the voxels of each event in each bin, `(events, bins)`."""
-    event, voxel = np.nonzero((showers >= edges[0]) & (showers <= edges[-1]))
-    bins = np.minimum(np.searchsorted(edges, showers[event, voxel], side="right") - 1, len(edges) - 2)
     size = len(edges) - 1
+    event, voxel = np.nonzero((showers >= edges[0]) & (showers <= edges[-1]))
+    bins = np.minimum(np.searchsorted(edges, showers[event, voxel], side="right") - 1, size - 1)
     counts = np.bincount(event * size + bins, minlength=len(showers) * size)
     return counts.reshape(-1, size).astype(np.float64)
 
