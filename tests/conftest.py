@@ -1,0 +1,134 @@
+"""What many tests share: a small data file, one smoke run, and the networks and traces that it left."""
+
+import os
+
+# Before torch is imported: two threads give other roundings than one, and tests share their cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from hypothesis import settings
+from torch import nn
+
+from bitsearch import catalogue, quant
+from bitsearch.cli import main
+from bitsearch.laboratory import Laboratory
+from bitsearch.models.caloinn import CaloINN
+from bitsearch.models.showers import generator
+from bitsearch.records import Measurement
+from bitsearch.rundir import RunFolder
+from bitsearch.space import SearchSpace
+from bitsearch.strategy import Configuration
+from bitsearch.task import Task
+
+settings.register_profile("bitsearch", deadline=None, derandomize=True)
+settings.load_profile("bitsearch")
+
+EVENTS, TRIALS = 600, 7
+
+
+@pytest.fixture(scope="session")
+def shower_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make 600 generated ds1-photon showers."""
+    return generator.make("ds1-photon", EVENTS, 3, tmp_path_factory.mktemp("data") / "photon.h5", workers=1)
+
+
+@dataclass(frozen=True)
+class SmokeRun:
+    """A finished smoke run; tests read it, and copy it before they write."""
+
+    folder: RunFolder
+    data: Path
+    arguments: tuple[str, ...]
+    output: str
+    errors: str
+
+    @cached_property
+    def results(self) -> list[Measurement]:
+        return self.folder.results()
+
+    def copy(self, to: Path, *left_out: str) -> RunFolder:
+        shutil.copytree(self.folder.path, to, ignore=shutil.ignore_patterns(*left_out))
+        return RunFolder(to)
+
+    def flags(self, out: Path, *more: str) -> list[str]:
+        """Give the run's own flags with another folder; what comes later wins."""
+        return [*self.arguments, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="session")
+def smoke(
+    shower_file: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> SmokeRun:
+    """Run `bitsearch run --preset smoke` once for all tests."""
+    out = tmp_path_factory.mktemp("smoke") / "run"
+    arguments = ("run", "--model", "caloinn", "--preset", "smoke", "--device", "cpu")
+    arguments += ("--data", str(shower_file), "--trials", str(TRIALS))
+    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
+    capture.read_global_capture()
+    status = main([*arguments, "--out", str(out), "--json"])
+    printed, errors = capture.read_global_capture()
+    assert status == 0, errors
+    return SmokeRun(RunFolder(out), shower_file, arguments, printed, errors)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The laboratory of the smoke run with its trained float references and traces: everything that costs seconds."""
+
+    laboratory: Laboratory
+    space: SearchSpace
+
+    @property
+    def task(self) -> Task:
+        return self.laboratory.task
+
+    def strategy(self, name: str) -> Configuration:
+        return next(item.configuration for item in self.space.strategies if item.name == name)
+
+    def trained(self, configuration: Configuration) -> CaloINN:
+        """Give the float reference's weights in the configuration's precisions."""
+        network = self.laboratory.reference(configuration.options).network
+        quant.apply(network, configuration.assignment)
+        assert isinstance(network, CaloINN)
+        return network.cpu().eval()
+
+    @cached_property
+    def export(self) -> Callable[[str, str], tuple[nn.Module, onnx.ModelProto]]:
+        """Give the network and the exported graph of a strategy, once each."""
+
+        @cache
+        def export(strategy: str, graph: str) -> tuple[nn.Module, onnx.ModelProto]:
+            configuration = self.strategy(strategy)
+            network = self.trained(configuration)
+            return network, self.laboratory.export(network, configuration, graph, strategy)
+
+        return export
+
+
+@pytest.fixture(scope="session")
+def bench(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Set up a laboratory on a copy of the smoke run's work."""
+    folder = smoke.copy(
+        tmp_path_factory.mktemp("bench") / "run", "report", "models", "evaluation", "study.db"
+    )
+    entry = catalogue.find("caloinn")
+    task = entry.task("ds1-photon", "smoke")
+    laboratory = Laboratory(
+        model="caloinn",
+        dataset=task.dataset,
+        preset="smoke",
+        paths=(smoke.data,),
+        folder=folder.path,
+        seed=1,
+        device="cpu",
+        threads=1,
+    )
+    return Bench(replace(laboratory), entry.space(task))
