@@ -3,6 +3,7 @@
 #include "spline.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace bitsearch {
 namespace {
@@ -35,13 +36,10 @@ SplineRegistration::SplineRegistration(const SplineKernel& kernel) {
 }
 
 const SplineKernel& ChooseSplineKernel() {
-  const int limit = ChooseKernel().rank;
-  const SplineKernel* best = nullptr;
-  for (const SplineKernel& kernel : Table())
-    if (kernel.rank <= limit && (!best || kernel.rank > best->rank) &&
-        kernel.usable())
-      best = &kernel;
-  return *best;  // the portable one has the lowest rank and is always usable
+  for (const Kernel* kernel = &ChooseKernel();; ++kernel)  // "portable" is last
+    for (const SplineKernel& spline : Table())
+      if (kernel->usable() && !std::strcmp(spline.name, kernel->name))
+        return spline;
 }
 
 void Run(const SplineKernel& kernel, const Spline& spline, const float* x,

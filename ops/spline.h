@@ -25,8 +25,7 @@ struct Spline {
 
 // One vector width. A file spline_<isa>.cc fills one in and registers it.
 struct SplineKernel {
-  int rank;  // that of the first Kernel whose processors all run it
-  bool (*usable)();
+  const char* name;  // of the Kernel whose processors run it
   // `count` values x with theta [count][parameters], Eqs. (9) to (25).
   // log_slope may be null.
   void (*transform)(const Spline& spline, const float* x, const float* theta,
@@ -37,7 +36,7 @@ struct SplineRegistration {
   explicit SplineRegistration(const SplineKernel& kernel);
 };
 
-// The best usable one whose rank does not exceed that of ChooseKernel().
+// That of ChooseKernel(), or of the best kernel below that has one.
 const SplineKernel& ChooseSplineKernel();
 
 // y [rows][size] and, unless it is null, log_det [rows].

@@ -7,8 +7,7 @@
 namespace bitsearch {
 namespace {
 
-const SplineRegistration registration(
-    {10, [] { return __builtin_cpu_supports("avx2") != 0; }, Transform});
+const SplineRegistration registration({"avx2", Transform});
 
 }  // namespace
 }  // namespace bitsearch

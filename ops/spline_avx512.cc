@@ -8,14 +8,7 @@
 namespace bitsearch {
 namespace {
 
-bool Usable() {
-  return __builtin_cpu_supports("avx512f") &&
-         __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
-}
-
-const SplineRegistration registration({30, Usable, Transform});
+const SplineRegistration registration({"avx512vnni", Transform});
 
 }  // namespace
 }  // namespace bitsearch

@@ -6,7 +6,7 @@
 namespace bitsearch {
 namespace {
 
-const SplineRegistration registration({0, [] { return true; }, Transform});
+const SplineRegistration registration({"portable", Transform});
 
 }  // namespace
 }  // namespace bitsearch
