@@ -88,7 +88,7 @@ def inspect(path: Path) -> FileContent:
     given = [value for value in model.graph.input if value.name not in constants]
     return FileContent(
         path=str(path),
-        bytes=path.stat().st_size + _external_bytes(path),
+        bytes=onnx_files.size_on_disk(path),
         ir_version=model.ir_version,
         opsets={item.domain or "ai.onnx": item.version for item in model.opset_import},
         producer=f"{model.producer_name} {model.producer_version}".strip(),
@@ -195,19 +195,6 @@ def _signature(value: onnx.ValueInfoProto) -> str:
         for dim in tensor.shape.dim
     )
     return f"{value.name}: {kind} ({', '.join(sizes)})"
-
-
-def _external_bytes(path: Path) -> int:
-    """Sum the sizes of the files that hold external data; loading forgets their names."""
-    raw = onnx.load(path, load_external_data=False)
-    names = {
-        item.value
-        for scope in onnx_files.scopes(raw)
-        for tensor in scope.graph.initializer
-        for item in tensor.external_data
-        if item.key == "location"
-    }
-    return sum((path.parent / name).stat().st_size for name in names)
 
 
 def json_value(text: str) -> dict[str, Any] | None:

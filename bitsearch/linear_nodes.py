@@ -82,7 +82,7 @@ def _gemm(scope: Scope, node: onnx.NodeProto, weight: Array) -> LinearNode | str
 
 
 def _matmul(scope: Scope, node: onnx.NodeProto, weight: Array, uses: Counter[str]) -> LinearNode:
-    """Take the Add behind for the bias where nothing else reads the product and the constant is one number an output."""
+    """Take the Add behind for the bias, where it alone reads the product and adds one constant an output."""
     readers = scope.readers(node.output[0])
     if uses[node.output[0]] == 1 and len(readers) == 1 and readers[0].op_type == "Add":
         name = readers[0].input[int(readers[0].input[0] == node.output[0])]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -28,8 +27,8 @@ def read(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
     except FileNotFoundError:
         raise ExportError(f"there is no file {path}; expected an ONNX model") from None
-    except (DecodeError, OSError, onnx.checker.ValidationError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # protobuf and onnx each have their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"{path} cannot be read as ONNX ({reason}); expected a model file") from error
     if not model.HasField("graph") or not model.opset_import:
         raise ExportError(f"{path} holds no graph; expected an ONNX model")
@@ -45,6 +44,19 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
     onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+
+
+def size_on_disk(path: Path) -> int:
+    """Sum the bytes of a file and of its external data."""
+    model = onnx.load(path, load_external_data=False)
+    names = {
+        item.value
+        for scope in scopes(model)
+        for tensor in scope.graph.initializer
+        for item in tensor.external_data
+        if item.key == "location"
+    }
+    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in names)
 
 
 class Scope:
@@ -130,7 +142,9 @@ def uses(model: onnx.ModelProto) -> Counter[str]:
 
 def opset(model: onnx.ModelProto) -> int:
     """Give the version of the standard operators, 0 where the model imports none."""
-    return max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+    return max(
+        (int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0
+    )
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:

@@ -207,7 +207,7 @@ class _Edit:
     def _constant(self, home: Scope, key: tuple[object, ...], name: str, array: NDArray[Any]) -> str:
         if key not in self.made:
             free = next(new for i in count() if (new := f"{name}.{i}" if i else name) not in self.taken)
-            home.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), free))
+            home.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), free))
             self.taken.add(free)
             self.made[key] = free
         return self.made[key]
@@ -245,8 +245,9 @@ def _remove(entries: Any, name: str) -> None:
 
 
 def _describe(model: onnx.ModelProto, converted: Mapping[str, Precision], layers: tuple[str, ...]) -> None:
-    """Write the metadata of the contract's section 2, keeping what the file says of itself."""
+    """Write the metadata of the contract's section 2, keeping what stays true of what the file says of itself."""
     known = onnx_files.metadata(model)
+    known.pop("bitsearch.strategy", None)
     before = inspection.json_value(known.get("bitsearch.assignment", "")) or dict.fromkeys(layers, "float32")
     config = inspection.json_value(known.get("bitsearch.config", "")) or {}
     quantized, total = inspection.parameters(model)

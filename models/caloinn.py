@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from bitsearch.errors import CheckpointError
 from bitsearch.models.flows.coupling import CouplingBlock, OutOfBounds, Subnet
 from bitsearch.models.flows.splines import SPLINES
-from bitsearch.models.showers import classifier, histograms
+from bitsearch.models.showers import classifier, files, histograms
 from bitsearch.models.showers.dataset import ShowerData, load
 from bitsearch.models.showers.files import Events
-from bitsearch.models.showers.geometry import embedded
+from bitsearch.models.showers.geometry import Geometry, embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Denormalization, Selection
 from bitsearch.records import Evaluation, Metric, Quantity
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
@@ -292,21 +292,44 @@ class CaloINNTask:
         """Compare generated showers with the reference: classifier AUCs, histograms, layer profiles."""
         reference = data.reference(self.evaluation.events, seed)
         generated, lost = self._generate(session, reference.incident_mev, seed, progress)
-        compared = histograms.compare(reference, generated, data.geometry)
+        metrics, evaluation = self._compare(reference, generated, data.geometry, digest, seed, progress)
+        return {**metrics, "lost_events": Quantity(lost, None, len(reference))}, evaluation
+
+    def evaluate_file(
+        self, path: Path, data: ShowerData, digest: str, seed: int, progress: Progress
+    ) -> tuple[Mapping[str, Quantity], Evaluation]:
+        """Compare showers that anyone generated, in a CaloChallenge file, with the reference.
+
+        Raises:
+            DataError: the file is missing, foreign or unphysical.
+        """
+        generated = files.read(path, data.geometry)
+        files.check(path, data.geometry)
+        rows = np.random.default_rng(seed).permutation(len(generated))[: self.evaluation.events]
+        reference = data.reference(self.evaluation.events, seed)
+        return self._compare(reference, generated[np.sort(rows)], data.geometry, digest, seed, progress)
+
+    def _compare(
+        self,
+        reference: Events,
+        generated: Events,
+        geometry: Geometry,
+        digest: str,
+        seed: int,
+        progress: Progress,
+    ) -> tuple[dict[str, Quantity], Evaluation]:
+        """Compute classifier AUCs, separation powers, histograms and layer profiles of two sets of showers."""
+        compared = histograms.compare(reference, generated, geometry)
         separations = [item.separation for item in compared]
         spread = math.sqrt(sum((item.std or 0.0) ** 2 for item in separations)) / len(separations)
-        metrics = {
-            "separation": Quantity(
-                sum(item.value for item in separations) / len(separations), spread, len(separations)
-            ),
-            "lost_events": Quantity(lost, None, len(reference)),
-        }
+        mean = sum(item.value for item in separations) / len(separations)
+        metrics = {"separation": Quantity(mean, spread, len(separations))}
         levels: tuple[classifier.Level, ...] = ("low", "high")
         for level in levels:
             score = classifier.score(
                 reference,
                 generated,
-                data.geometry,
+                geometry,
                 level,
                 classifier.PROTOCOLS[self.evaluation.classifier],
                 self.evaluation.repetitions,
@@ -314,7 +337,7 @@ class CaloINNTask:
                 progress=progress,
             )
             metrics[f"auc_{level}"] = score.auc
-        profiles = histograms.profiles(reference, generated, data.geometry)
+        profiles = histograms.profiles(reference, generated, geometry)
         return metrics, Evaluation(digest, len(generated), compared, profiles)
 
     def _generate(

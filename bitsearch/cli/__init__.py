@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bitsearch.cli import catalogue, data, networks, runs
+from bitsearch.cli import catalogue, data, files, networks, physics, runs
 from bitsearch.errors import BitsearchError
 
 EPILOG = "Exit status: 0 done, 2 bad input (one line on stderr), 1 anything else."
@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
         "Automatic mixed-precision search and low-bit inference for high-energy-physics networks."
     )
     verbs = main.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for group in (runs, catalogue, data, networks):
+    for group in (runs, catalogue, data, networks, files, physics):
         group.add(verbs)
     return main
 

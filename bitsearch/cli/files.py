@@ -1,0 +1,279 @@
+"""`ternarize`, `inspect`, `verify`, `bench`: any ONNX file, without the network that it came from."""
+
+import argparse
+import fnmatch
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsearch.cli.output import add_json, show
+from bitsearch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bitsearch.precision import Precision
+
+TERNARIZE = """\
+Turn MatMul and Gemm nodes of any ONNX file into TernaryMatMul, by rounding their weights (BitHEP Eq. (1)). Nothing is
+trained: accuracy falls, and re-training with `bitsearch train` or `run` wins it back. Without --assignment and
+--layers every node that can be converted is. Layers are named by node, or by weights where the node has no name.
+
+  bitsearch ternarize model.onnx --out small.onnx --layers 'encoder.*' 'head.0'
+"""
+INSPECT = """\
+Say what is in an ONNX file: layers, precisions, shapes, bytes, zero weights, quantised fraction, metadata.
+
+  bitsearch inspect runs/caloinn/models/all.onnx
+"""
+VERIFY = """\
+Hold every com.bithep node to its numpy truth, on random and hostile inputs: each kernel that this processor runs bit
+for bit, the function body (what runs without the library) closely. Then compare the whole file with and without the
+library. The exit status is 1 when something differs.
+
+  bitsearch verify model.onnx
+"""
+BENCH = """\
+Time files side by side in one process, in interleaved blocks, on inputs drawn to fit; the first is the yardstick.
+
+  bitsearch bench small.onnx --against model.onnx --int8 --batch 1 1000
+"""
+
+
+def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verbs."""
+    verb = _add(verbs, "ternarize", TERNARIZE, "post-export: turn MatMul/Gemm nodes into TernaryMatMul")
+    verb.add_argument("--out", type=Path, required=True, metavar="OUT.onnx")
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
+    which.add_argument("--layers", nargs="+", metavar="GLOB", help="patterns of layers to make ternary")
+    verb.set_defaults(execute=_ternarize)
+    verb = _add(verbs, "inspect", INSPECT, "what is in an ONNX file")
+    verb.set_defaults(execute=_inspect)
+    verb = _add(verbs, "verify", VERIFY, "kernel against function body against numpy reference")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(execute=_verify)
+    verb = _add(verbs, "bench", BENCH, "latency, throughput, size, memory, side by side")
+    verb.add_argument("--against", type=Path, action="append", default=[], metavar="OTHER.onnx")
+    verb.add_argument("--int8", action="store_true", help="add onnxruntime's own dynamic quantisation")
+    verb.add_argument("--batch", type=int, nargs="+", default=[1, 100, 1000], help="default: 1 100 1000")
+    verb.add_argument("--threads", type=int, default=1, help="default: 1")
+    verb.add_argument("--blocks", type=int, default=15, help="blocks of runs a file (default: 15)")
+    verb.add_argument(
+        "--size", action="append", default=[], metavar="AXIS=N", help="size of a free axis (default: 16)"
+    )
+    verb.set_defaults(execute=_bench)
+
+
+def _add(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, summary: str
+) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    verb = verbs.add_parser(name, help=summary, description=text, formatter_class=raw)
+    verb.add_argument("file", type=Path, metavar="FILE.onnx")
+    add_json(verb)
+    return verb
+
+
+def _ternarize(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from bitsearch import inspection, onnx_files, ternarize
+
+    model = onnx_files.read(arguments.file)
+    choose = _chooser(arguments, ternarize.layer_names(model))
+    converted, outcomes = ternarize.ternarize(model, choose)
+    onnx_files.write(converted, arguments.out)
+    quantized, total = inspection.parameters(converted)
+    content = {
+        "file": str(arguments.out),
+        "bytes": onnx_files.size_on_disk(arguments.out),
+        "bytes_before": onnx_files.size_on_disk(arguments.file),
+        "fraction": quantized / total,
+        "retrained": False,
+        "layers": [asdict(item) for item in outcomes],
+    }
+    rows = [
+        {
+            "layer": item.layer,
+            "op": item.op,
+            "shape": " x ".join(map(str, item.shape)),
+            "zeros": "" if item.zeros is None else f"{item.zeros:.3f}",
+            "weight error": "" if item.error is None else f"{item.error:.3f}",
+            "result": item.note or str(item.precision) if item.reason is None else f"declined: {item.reason}",
+        }
+        for item in outcomes
+    ]
+    size = f"{content['bytes_before']:,} to {content['bytes']:,} bytes"
+    show(arguments.json, content, f"{arguments.out}: {size}, fraction {quantized / total:.4f}", rows)
+    sys.stderr.write(
+        "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
+    )
+
+
+def _chooser(arguments: argparse.Namespace, layers: tuple[str, ...]) -> "Callable[[str], Precision]":
+    """Tell which precision each layer shall have; raises ConfigurationError for layers that are not there."""
+    from bitsearch.assignment import Assignment
+    from bitsearch.precision import Precision
+
+    if arguments.assignment is not None:
+        try:
+            assignment = Assignment(json.loads(arguments.assignment.read_text()))
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{arguments.assignment}: {error}; expected JSON that maps layers to precisions"
+            ) from error
+        _require([name for name in assignment.quantized if name not in layers], layers)
+        return lambda name: assignment.get(name, Precision.FLOAT32)
+    if arguments.layers is None:
+        return lambda name: Precision.TERNARY
+    patterns = arguments.layers
+    _require([pattern for pattern in patterns if not fnmatch.filter(layers, pattern)], layers)
+    chosen = {name for pattern in patterns for name in fnmatch.filter(layers, pattern)}
+    return lambda name: Precision.TERNARY if name in chosen else Precision.FLOAT32
+
+
+def _require(missing: list[str], layers: tuple[str, ...]) -> None:
+    if missing:
+        known = ", ".join(layers[:20]) + (f" and {len(layers) - 20} more" if len(layers) > 20 else "")
+        raise ConfigurationError(
+            f"no MatMul or Gemm is named {', '.join(missing)}; expected one of {known or 'none'}"
+        )
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from bitsearch import inspection
+
+    found = inspection.inspect(arguments.file)
+    content = asdict(found)
+    if arguments.json:
+        show(True, content, "", [])
+        return
+    facts = {
+        "bytes": f"{found.bytes:,}",
+        "opset": ", ".join(f"{domain} {version}" for domain, version in found.opsets.items()),
+        "IR version": str(found.ir_version),
+        "producer": found.producer,
+        "inputs": "; ".join(found.inputs),
+        "outputs": "; ".join(found.outputs),
+        "functions": ", ".join(found.functions),
+        "nodes": ", ".join(f"{count} {name}" for name, count in found.nodes.items()),
+        "low-bit parameters": f"{found.quantized_parameters:,} of {found.total_parameters:,}",
+        "fraction": f"{found.fraction:.6f} (counted in the file)",
+    } | {key: _brief(value) for key, value in found.metadata.items()}
+    show(False, {}, str(found.path), [{"": key, " ": value} for key, value in facts.items()])
+    rows = [
+        {
+            "layer": item.name,
+            "op": item.op,
+            "precision": item.precision,
+            "shape": " x ".join(map(str, item.shape)),
+            "parameters": item.parameters,
+            "bytes": item.bytes,
+            "zeros": "" if item.zeros is None else f"{item.zeros:.3f}",
+        }
+        for item in found.layers
+    ]
+    show(False, {}, "Layers with constant weights", rows)
+
+
+def _brief(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]} … (whole with --json)"
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from bitsearch import verification
+
+    checks = verification.verify(arguments.file, arguments.seed)
+    failed = [item for item in checks if not item.passed]
+    rows = [
+        {
+            "subject": item.subject,
+            "compared": item.compared,
+            "values": item.values,
+            "differing": item.differing,
+            "largest relative difference": f"{item.largest_difference:.3g}",
+            "passed": item.passed,
+            "detail": item.detail,
+        }
+        for item in checks
+    ]
+    content = {
+        "file": str(arguments.file),
+        "passed": not failed,
+        "checks": [
+            {**asdict(item), "largest_difference": _finite(item.largest_difference)} for item in checks
+        ],
+    }
+    show(arguments.json, content, f"{arguments.file}: {len(checks)} checks, {len(failed)} failed", rows)
+    if failed:
+        sys.exit(1)
+
+
+def _finite(value: float) -> float | None:
+    from bitsearch.records import finite
+
+    return finite(value)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    import tempfile
+    from dataclasses import asdict
+
+    from bitsearch import benchmarking
+
+    sizes = _sizes(arguments.size)
+    for name in ("threads", "blocks", "batch"):
+        if min(numbers := [getattr(arguments, name)] if name != "batch" else arguments.batch) < 1:
+            raise ConfigurationError(f"--{name} {min(numbers)}: expected 1 or more")
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = benchmarking.contenders([arguments.file, *arguments.against])
+        if arguments.int8:
+            contenders.append(benchmarking.quantized_to_int8(contenders, Path(folder)))
+        measured = benchmarking.bench(
+            contenders, arguments.batch, arguments.threads, arguments.blocks, sizes=sizes
+        )
+    content = asdict(measured)
+    if arguments.json:
+        show(True, content, "", [])
+        return
+    environment = ", ".join(f"{key} {value}" for key, value in measured.environment.items())
+    rows = [
+        {
+            "file": item.name,
+            "batch": item.batch,
+            "threads": item.threads,
+            "minimum µs": f"{item.minimum_us:,.1f}",
+            "median µs": f"{item.median_us:,.1f}",
+            "spread µs": f"{item.spread_us:,.1f}",
+            "events/s": f"{item.events_per_second:,.0f}",
+            "speed": f"{item.speedup:.2f}",
+            "finite": f"{item.finite:.4f}",
+        }
+        for item in measured.timings
+    ]
+    show(False, {}, environment, rows)
+    footprints = [
+        {
+            "file": item.name,
+            "bytes": item.size_bytes,
+            "peak memory bytes": "" if item.peak_memory_bytes is None else f"{item.peak_memory_bytes:,}",
+        }
+        for item in measured.footprints
+    ]
+    show(False, {}, f"Size, and memory at batch {max(item.batch for item in measured.timings)}", footprints)
+
+
+def _sizes(texts: list[str]) -> dict[str, int]:
+    sizes = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not value.isdigit() or int(value) < 1:
+            raise ConfigurationError(f"--size {text}: expected AXIS=N, with N at least 1")
+        sizes[name] = int(value)
+    return sizes
