@@ -203,6 +203,11 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
         generator.make("ds3", 10, 1, tmp_path / "a.h5")
     with pytest.raises(DataError, match="0 events"):
         generator.make("ds2", 0, 1, tmp_path / "a.h5")
+    with pytest.raises(DataError, match="seed -1"):
+        generator.make("ds2", 1, -1, tmp_path / "a.h5")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        generator.make("ds2", 1, 1, tmp_path / "file" / "a.h5")
 
 
 @pytest.fixture

@@ -101,7 +101,8 @@ def score(
     x = np.concatenate([inputs(item, geometry, level) for item in (generated, reference)])
     if protocol.standardize:
         scale = x.std(axis=0)
-        x = (x - x.mean(axis=0)) / np.where(scale > 0, scale, 1)
+        x -= x.mean(axis=0)
+        x /= np.where(scale > 0, scale, 1)
     rows = torch.from_numpy(x).to(device, protocol.dtype)
     results = []
     for i in range(repetitions):

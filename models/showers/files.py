@@ -149,16 +149,21 @@ def write(
     """Write `events` events from `chunks` beside `path`, then rename, so that no reader meets half a file.
 
     Raises:
-        DataError: If the chunks do not hold `events` events of this geometry.
+        DataError: If the chunks do not hold `events` events of this geometry, or the path cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        partial = Path(folder) / path.name
-        with h5py.File(partial, "w") as file:
-            file.attrs.update(asdict(label) if label else {})
-            _fill(file, path, chunks, geometry, events, dtype)
-        partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            partial = Path(folder) / path.name
+            with h5py.File(partial, "w") as file:
+                file.attrs.update(asdict(label) if label else {})
+                _fill(file, path, chunks, geometry, events, dtype)
+            partial.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error}); expected a writable folder with space"
+        ) from error
 
 
 def _fill(

@@ -73,11 +73,11 @@ def make(
     """Write a file of showers; its content depends on (dataset, events, seed, role), not on `workers`.
 
     Raises:
-        DataError: For an unknown data set or no events.
+        DataError: For an unknown data set, no events, a negative seed, or a path that cannot be written.
     """
     geometry = embedded(dataset)
-    if events < 1:
-        raise DataError(f"asked for {events} events of {dataset}; expected at least 1")
+    if events < 1 or seed < 0:
+        raise DataError(f"got {events} events and seed {seed}; expected 1 event or more and a seed from 0 on")
     energies = incident_energies(dataset, events, seed, role)
 
     def chunk(start: int) -> Events:
