@@ -141,14 +141,14 @@ def network(columns: int, nodes: int) -> nn.Sequential:
 
 def _train(x: Tensor, generated: int, split: tuple[int, int, int], protocol: Protocol) -> tuple[float, float]:
     """Train on a random split, keep the epoch with the best accuracy on the second part, give (AUC, JSD)."""
-    train, test, val = _draw(generated, len(x) - generated, split)
+    train, test, val = (rows.to(x.device) for rows in _draw(generated, len(x) - generated, split))
     labels = (torch.arange(len(x)) >= generated).to(x)
     model = network(x.shape[1], protocol.nodes).to(x)
     optimizer = torch.optim.Adam(model.parameters(), protocol.learning_rate)
     loss = nn.BCEWithLogitsLoss()
     best, best_accuracy = model.state_dict(), 0.0
     for _ in range(protocol.epochs):
-        order = train[torch.randperm(len(train))]
+        order = train[torch.randperm(len(train)).to(x.device)]
         for start in range(0, len(order), protocol.batch_size):
             rows = order[start : start + protocol.batch_size]
             optimizer.zero_grad()
