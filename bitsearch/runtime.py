@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitsearch import ops
 from bitsearch.records import Latency
 
-MINIMUM_REPEATS = 5
+MINIMUM_REPEATS = 3
 MAXIMUM_REPEATS = 200
 
 
@@ -36,7 +36,7 @@ def time_session(
     threads: int,
     seconds: float = 0.3,
 ) -> Latency:
-    """Run at least five times and for about `seconds`; give the median and the interquartile range in µs."""
+    """Run at least three times and for about `seconds`; give the median and the interquartile range in µs."""
     feed = dict(inputs)
     session.run(None, feed)
     times: list[float] = []

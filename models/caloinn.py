@@ -418,15 +418,15 @@ def task(dataset: str = "ds1-photon", preset: str = "laptop") -> CaloINNTask:
     if preset == "paper":
         return published
     blocks, hidden, bins, (reference, candidate, final), batch, finalists, events = SIZES[preset]
-    float_recipe = Recipe(reference, batch, 2e-3, 0.01, 1e-10)
-    recipe = replace(float_recipe, max_learning_rate=1e-3, quantized_rate=3.0)
+    float_recipe = Recipe(reference, batch, 3e-3, 0.01, 1e-10)
+    recipe = replace(float_recipe, max_learning_rate=1e-3, warm_up=0.1, quantized_rate=2.0)
     return replace(
         published,
         preset=preset,
         architecture=replace(
             published.architecture, blocks=blocks, hidden=hidden, bins=bins, out_of_bounds="scalar"
         ),
-        validation_fraction=0.1,
+        validation_fraction=0.02 if preset == "smoke" else 0.1,
         recipes=Recipes(
             float_recipe,
             replace(recipe, steps=candidate),

@@ -60,6 +60,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "published": tables.published(run),
         "failures": tables.failures(run) if run.failures else None,
         "evaluated": run.shown(),
+        "drawn": physics.DRAWN,
         "attempts": len({item.digest for item in run.results}),
         "resolved": dict(_flatten(settings.get("settings", {}))),
         "seconds": seconds,

@@ -18,6 +18,8 @@ from bitsearch.report.view import Run
 COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 WIDTHS = (2.6, 1.8, 1.3, 1.0)
 """Points, wide below narrow, so that curves which agree all stay visible."""
+DRAWN = 12
+"""Histograms on the page; the table of all lies beside it."""
 Plot = TypeVar("Plot", Histogram, Profile)
 
 
@@ -38,12 +40,23 @@ def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
     """
     shown = run.shown()
     drawings = [
-        *_each(shown, lambda evaluation: evaluation.histograms, histogram, "histogram"),
+        *_each(shown, telling(shown), histogram, "histogram"),
         *_each(shown, lambda evaluation: evaluation.profiles, profile, "profile"),
     ]
     for name, drawing in drawings:
         style.stamp(drawing.figure.axes[0], run.stamp)
         yield name, drawing
+
+
+def telling(shown: Sequence[tuple[str, Evaluation]]) -> Callable[[Evaluation], Sequence[Histogram]]:
+    """Choose the histograms to draw: the first, which tasks make the most important, and the furthest apart."""
+    separation: dict[str, float] = {}
+    for _, evaluation in shown:
+        for item in evaluation.histograms:
+            separation[item.name] = max(separation.get(item.name, 0.0), item.separation.value)
+    first, *others = separation or [""]
+    chosen = {first, *sorted(others, key=lambda name: separation[name], reverse=True)[: DRAWN - 1]}
+    return lambda evaluation: [item for item in evaluation.histograms if item.name in chosen]
 
 
 def _each(
