@@ -5,7 +5,7 @@ The search knows records and spaces only: `measure` is a function, and a study r
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 
@@ -19,6 +19,17 @@ from bitsearch.strategy import Configuration
 
 FRACTION = "executed_fraction"
 LADDER = (0.15, 0.27, 0.38, 0.5, 0.61, 0.73, 0.84, 0.95)
+
+# Those of Optuna's that search several objectives and need nothing but a seed.
+SAMPLERS = (
+    "TPESampler",
+    "NSGAIISampler",
+    "NSGAIIISampler",
+    "GPSampler",
+    "RandomSampler",
+    "QMCSampler",
+    "BruteForceSampler",
+)
 
 Measure = Callable[[Configuration, str], Measurement]
 
@@ -42,7 +53,7 @@ class Study:
         seed: int,
         sampler: str = "TPESampler",
     ) -> "Study":
-        """Create the study or take it up again; `sampler` is the name of one of Optuna's classes.
+        """Create the study or take it up again; `sampler` is one of SAMPLERS, classes of Optuna.
 
         Raises:
             ConfigurationError: the study in the storage searched another space or objective.
@@ -74,13 +85,15 @@ class Study:
     def recover(self, results: Mapping[str, Measurement]) -> None:
         """Close what a killed process left open: tell what was measured, try again what was not."""
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            configuration = self.configuration(trial.params) if self._is_complete(trial.params) else None
-            if configuration and configuration.digest in results:
+            # A queued trial knows its parameters before it has been asked for all of them.
+            parameters = trial.system_attrs.get("fixed_params", trial.params)
+            configuration = self.configuration(parameters) if self._is_complete(parameters) else None
+            if configuration and configuration.digest in results and self._is_complete(trial.params):
                 self._tell(trial.number, results[configuration.digest])
             else:
                 self.optuna.tell(trial.number, state=TrialState.FAIL)
                 if configuration:
-                    self.optuna.enqueue_trial(trial.params, skip_if_exists=False)
+                    self.optuna.enqueue_trial(parameters, skip_if_exists=False)
 
     def enqueue(self, configurations: Iterable[Configuration]) -> None:
         """Put configurations at the head of the search, once."""
@@ -221,9 +234,10 @@ def _neighbour(
 
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    known: Sequence[str] = [item for item in optuna.samplers.__all__ if item.endswith("Sampler")]
-    if name not in known:
-        raise ConfigurationError(f"there is no sampler {name!r}; expected one of {', '.join(known)}")
+    if name not in SAMPLERS:
+        raise ConfigurationError(f"there is no sampler {name!r}; expected one of {', '.join(SAMPLERS)}")
     options = {"multivariate": True} if name == "TPESampler" else {}
-    sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
     return sampler

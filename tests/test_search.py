@@ -1,0 +1,354 @@
+"""The search with a measure that costs nothing: what is proposed, what is recorded, what survives a crash."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from bitsearch import search as module
+from bitsearch.errors import ConfigurationError
+from bitsearch.records import Measurement, Metric, Quantity
+from bitsearch.search import FRACTION, LADDER, Study, ladder, search
+from bitsearch.space import Group, SearchSpace
+from bitsearch.strategy import Configuration
+
+NLL = Metric("nll", "NLL", "nats", "minimize", "made up")
+
+
+def make_space(groups: int, choices: tuple[str, ...] = ("random", "exchange")) -> SearchSpace:
+    layers = tuple(f"l{index}" for index in range(groups))
+    return SearchSpace(
+        layers, tuple(Group(f"group {name}", (name,), "") for name in layers), {"permutation": choices}, ()
+    )
+
+
+SPACE = make_space(6)
+BASELINES = [
+    SPACE.configuration([], {"permutation": "random"}),
+    SPACE.configuration([], {"permutation": "exchange"}),
+    SPACE.configuration([group.name for group in SPACE.groups], {"permutation": "random"}),
+]
+ORIGINS = {item.digest: f"baseline:b{index}" for index, item in enumerate(BASELINES)}
+
+
+class Killed(BaseException):
+    """What a crash looks like from inside."""
+
+
+@dataclass
+class World:
+    """A fake measure and a fake `results.jsonl`."""
+
+    fail: Callable[[Configuration], bool] = lambda _configuration: False
+    measured: list[str] = field(default_factory=list)
+    recorded: list[Measurement] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    def measure(self, configuration: Configuration, origin: str) -> Measurement:
+        with self.lock:
+            self.measured.append(configuration.digest)
+        share = len(configuration.assignment.quantized) / len(configuration.assignment)
+        failure = "the loss became nan" if self.fail(configuration) else None
+        assignment = {name: str(value) for name, value in configuration.assignment.items()}
+        return Measurement(
+            configuration.digest,
+            origin,
+            assignment,
+            dict(configuration.options),
+            share,
+            share,
+            share,
+            "finetuned",
+            1,
+            {} if failure else {"nll": Quantity(share**2)},
+            failure=failure,
+        )
+
+    @property
+    def results(self) -> dict[str, Measurement]:
+        return {item.digest: item for item in self.recorded}
+
+    def run(self, study: Study, trials: int, record: Callable[[Measurement], None] | None = None) -> None:
+        search(study, self.measure, trials, self.results, record or self.recorded.append, ORIGINS)
+
+
+def memory(space: SearchSpace = SPACE, sampler: str = "TPESampler", seed: int = 1) -> Study:
+    return Study.open(space, NLL, "sqlite:///:memory:", "study", seed, sampler)
+
+
+def on_disk(folder: Path, space: SearchSpace = SPACE, objective: Metric = NLL) -> Study:
+    return Study.open(space, objective, f"sqlite:///{folder / 'study.db'}", "study", 1)
+
+
+def states(study: Study) -> dict[TrialState, int]:
+    found = [trial.state for trial in study.optuna.get_trials()]
+    return {state: found.count(state) for state in set(found)}
+
+
+def test_every_configuration_is_measured_once_baselines_first() -> None:
+    world, study = World(), memory()
+    study.enqueue(BASELINES)
+    world.run(study, 16)
+    assert world.measured[:3] == [item.digest for item in BASELINES]
+    assert len(set(world.measured)) == len(world.measured) == len(world.recorded) == 16
+    origins = [item.origin for item in world.recorded]
+    assert origins[:3] == ["baseline:b0", "baseline:b1", "baseline:b2"]
+    assert set(origins[3:]) == {"search"}
+    assert {item.configuration for item in world.recorded[:3]} == set(BASELINES)
+
+
+def test_optuna_knows_every_measurement() -> None:
+    """The study stays an ordinary Optuna study with named objectives, one integer a group and one an option."""
+    world, study = World(), memory()
+    study.enqueue(BASELINES)
+    world.run(study, 12)
+    assert study.optuna.metric_names == ["nll", FRACTION]
+    assert [item.name for item in study.optuna.directions] == ["MINIMIZE", "MAXIMIZE"]
+    told = {study.configuration(trial.params).digest: trial for trial in study.optuna.get_trials()}
+    assert told.keys() >= world.results.keys()
+    for digest, item in world.results.items():
+        assert told[digest].values == [item.metrics["nll"].value, item.executed_fraction]
+        assert Measurement.from_json(told[digest].user_attrs["measurement"]) == item
+    assert told[BASELINES[2].digest].params == {**{group.name: 1 for group in SPACE.groups}, "permutation": 0}
+
+
+def test_parameters_invert_configurations() -> None:
+    study = memory()
+    for configuration in BASELINES:
+        assert study.configuration(study.parameters(configuration)) == configuration
+
+
+def test_same_seed_gives_the_same_search() -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        world = World()
+        world.run(memory(seed=seed), 11)
+        runs.append(world.measured)
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_trials_are_a_total(tmp_path: Path) -> None:
+    world = World()
+    for trials, expected in ((4, 4), (3, 4), (6, 6)):
+        study = on_disk(tmp_path)
+        study.recover(world.results)
+        study.enqueue(BASELINES)
+        world.run(study, trials)
+        assert len(world.measured) == expected
+    assert len(set(world.measured)) == 6
+
+
+@pytest.mark.parametrize("when", ["before record", "between record and tell"])
+def test_crash_loses_nothing_and_repeats_nothing(tmp_path: Path, when: str) -> None:
+    world = World()
+    study = on_disk(tmp_path)
+    study.enqueue(BASELINES)
+
+    def record(measurement: Measurement) -> None:
+        if len(world.recorded) < 5:
+            world.recorded.append(measurement)
+            return
+        if when == "between record and tell":
+            world.recorded.append(measurement)
+        raise Killed
+
+    with pytest.raises(Killed):
+        world.run(study, 9, record)
+    lost = world.measured[-1] if when == "before record" else None
+    before = list(world.recorded)
+    assert states(study)[TrialState.RUNNING] == 1
+
+    study = on_disk(tmp_path)
+    study.recover(world.results)
+    study.enqueue(BASELINES)
+    again = len(world.measured)
+    world.run(study, 9)
+    assert world.recorded[: len(before)] == before
+    assert len(world.results) == len(world.recorded) == 9
+    if lost:
+        assert world.measured[again] == lost
+        assert world.measured.count(lost) == 2
+    counts = [world.measured.count(digest) for digest in world.results if digest != lost]
+    assert counts == [1] * len(counts)
+    assert TrialState.RUNNING not in states(study)
+    complete = {
+        study.configuration(trial.params).digest
+        for trial in study.optuna.get_trials(states=(TrialState.COMPLETE,))
+    }
+    assert complete == world.results.keys()
+
+
+def test_baseline_survives_a_crash_while_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial exists in the storage, but no parameter of it does."""
+    study = on_disk(tmp_path)
+    study.enqueue(BASELINES)
+
+    def killed(*_: object, **__: object) -> int:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "suggest_int", killed)
+        with pytest.raises(Killed):
+            study.ask()
+    world, study = World(), on_disk(tmp_path)
+    study.recover({})
+    study.enqueue(BASELINES)
+    world.run(study, 4)
+    assert {item.digest for item in BASELINES} <= set(world.measured)
+
+
+def test_results_without_a_study_are_not_measured_again(tmp_path: Path) -> None:
+    """`results.jsonl` was kept, `study.db` was lost."""
+    world = World()
+    study = on_disk(tmp_path)
+    study.enqueue(BASELINES)
+    world.run(study, 6)
+    (tmp_path / "study.db").unlink()
+    study = on_disk(tmp_path)
+    study.recover(world.results)
+    study.enqueue(BASELINES)
+    world.run(study, 10)
+    assert len(world.measured) == len(set(world.measured)) == 10
+    assert len(study.optuna.get_trials(states=(TrialState.COMPLETE,))) >= 4 + len(BASELINES)
+
+
+def test_failed_measurements_do_not_stop_the_study() -> None:
+    world, study = World(fail=lambda configuration: "l0" in configuration.assignment.quantized), memory()
+    study.enqueue(BASELINES)
+    world.run(study, 12)
+    failed = [item for item in world.recorded if item.failure]
+    assert len(world.measured) == len(set(world.measured)) == 12
+    assert failed
+    failures = study.optuna.get_trials(states=(TrialState.FAIL,))
+    assert {study.configuration(trial.params).digest for trial in failures} >= {
+        item.digest for item in failed
+    }
+
+
+def test_space_where_everything_fails_ends() -> None:
+    world = World(fail=lambda _: True)
+    world.run(memory(make_space(2)), 100)
+    assert len(world.measured) == len(set(world.measured)) == 8
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize(("groups", "choices"), [(1, ("only",)), (3, ("random", "exchange"))])
+def test_tiny_space_is_exhausted(groups: int, choices: tuple[str, ...], workers: int) -> None:
+    space, world = make_space(groups, choices), World()
+    study = memory(space)
+    with ThreadPoolExecutor(workers) as pool:
+        executor = None if workers == 1 else pool
+        search(study, world.measure, 1000, {}, world.recorded.append, {}, executor, workers)
+    assert len(world.measured) == len(set(world.measured)) == len(world.recorded) == 2**groups * len(choices)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7])
+def test_workers_side_by_side(tmp_path: Path, trials: int) -> None:
+    world, study = World(), on_disk(tmp_path)
+    study.enqueue(BASELINES)
+    with ThreadPoolExecutor(2) as pool:
+        search(study, world.measure, trials, {}, world.recorded.append, ORIGINS, pool, 2)
+    assert len(world.measured) == len(set(world.measured)) == len(world.recorded) == trials
+    assert set(world.measured[:3]) >= {item.digest for item in BASELINES[:trials]}
+    assert TrialState.RUNNING not in states(study)
+
+
+def test_workers_are_never_idle_nor_too_many() -> None:
+    running, most, lock = 0, 0, Lock()
+    world, inner = World(), World().measure
+
+    def measure(configuration: Configuration, origin: str) -> Measurement:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        made = inner(configuration, origin)
+        with lock:
+            running -= 1
+        return made
+
+    with ThreadPoolExecutor(8) as pool:
+        search(memory(), measure, 12, {}, world.recorded.append, {}, pool, 3)
+    assert 1 <= most <= 3
+
+
+@pytest.mark.parametrize("sampler", sorted({*module.SAMPLERS} - {"GPSampler"}))
+def test_samplers_by_name(sampler: str) -> None:
+    world, study = World(), memory(sampler=sampler)
+    study.enqueue(BASELINES)
+    world.run(study, 6)
+    assert type(study.optuna.sampler).__name__ == sampler
+    assert len(set(world.measured)) == 6
+
+
+@pytest.mark.parametrize(
+    "sampler", ["Foo", "BaseSampler", "GridSampler", "PartialFixedSampler", "", "__doc__"]
+)
+def test_unknown_samplers_are_refused(sampler: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"there is no sampler '{sampler}'; expected one of .*TPESampler"
+    ):
+        memory(sampler=sampler)
+
+
+@pytest.mark.parametrize(
+    ("space", "objective"),
+    [
+        (make_space(5), NLL),
+        (make_space(6, ("random",)), NLL),
+        (SPACE, Metric("auc", "AUC", "", "minimize", "")),
+    ],
+    ids=["groups", "options", "objective"],
+)
+def test_study_of_another_space_is_refused(tmp_path: Path, space: SearchSpace, objective: Metric) -> None:
+    on_disk(tmp_path)
+    on_disk(tmp_path)
+    with pytest.raises(
+        ConfigurationError, match=r"study study in sqlite:.* searched .*, expected .*choose another"
+    ):
+        on_disk(tmp_path, space, objective)
+
+
+def test_maximised_objectives() -> None:
+    study = Study.open(SPACE, Metric("auc", "AUC", "", "maximize", ""), "sqlite:///:memory:", "s", 1)
+    assert [item.name for item in study.optuna.directions] == ["MAXIMIZE", "MAXIMIZE"]
+
+
+def test_ladder_quantises_what_suffers_least_for_its_size() -> None:
+    names = [group.name for group in SPACE.groups]
+    sizes = dict(zip(names, (10, 10, 20, 20, 20, 20), strict=True))
+    scores = dict(zip(names, (5.0, 1.0, 60.0, 4.0, 20.0, 1e9), strict=True))
+    # Scores per weight: 0.5, 0.1, 3, 0.2, 1, 5e7.
+    order = [names[index] for index in (1, 3, 0, 4, 2, 5)]
+    rungs = ladder(SPACE, sizes, scores)
+    assert len(set(rungs)) == len(rungs) <= len(LADDER)
+    reached = []
+    for rung in rungs:
+        chosen = SPACE.quantized_groups(rung)
+        assert set(chosen) == set(order[: len(chosen)])
+        assert rung.options["permutation"] == "random"
+        reached.append(sum(sizes[name] for name in chosen) / 100)
+    assert reached == [0.3, 0.4, 0.6, 0.8, 1.0]
+    for target in LADDER:
+        assert any(share >= target for share in reached)
+
+
+def test_ladder_follows_the_baselines() -> None:
+    world, study = World(), memory()
+    sizes, scores = ({group.name: value for group in SPACE.groups} for value in (1, 1.0))
+    rungs = [item for item in ladder(SPACE, sizes, scores) if item not in BASELINES]
+    study.enqueue([*BASELINES, *rungs])
+    world.run(study, len(BASELINES) + len(rungs))
+    assert world.measured == [item.digest for item in (*BASELINES, *rungs)]
+
+
+def test_ladder_is_a_rising_list_of_fractions() -> None:
+    assert list(LADDER) == sorted(set(LADDER))
+    assert all(0 < target < 1 for target in module.LADDER)
