@@ -1,9 +1,11 @@
 """Print how generated shower files fare against their acceptance list, one data set after the other.
 
     .venv/bin/python benchmarks/shower_acceptance.py [--events 20000] [--repetitions 5] [DATASET ...]
+    .venv/bin/python benchmarks/shower_acceptance.py --resolution
 
 A training and a reference file are made in a temporary folder, and samples with deliberate flaws that the
-classifier test has to see. Classifiers follow the fast protocol, with all events.
+classifier test has to see. Classifiers follow the fast protocol, with all events. `--resolution` shows instead what
+the fast protocol at its own size makes of photon samples with flaws of growing size.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import torch
 from numpy.random import Generator, default_rng
 
 from bitsearch.models.showers import electromagnetic, files, generator, hadronic
-from bitsearch.models.showers.classifier import FAST, Level, score
+from bitsearch.models.showers.classifier import FAST, Level, Protocol, score
 from bitsearch.models.showers.detector import STACKS, Stack
 from bitsearch.models.showers.electromagnetic import Radial
 from bitsearch.models.showers.features import compute
@@ -37,10 +39,14 @@ def main() -> None:
     parser.add_argument("datasets", nargs="*", metavar="DATASET")
     parser.add_argument("--events", type=int, default=generator.DEFAULT_EVENTS)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--resolution", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"Generator version {generator.VERSION}, {arguments.events} events a file, seed {SEED}")
+    if arguments.resolution:
+        resolution(embedded("ds1-photon"), arguments.events, arguments.repetitions)
+        return
     formulas()
     for dataset in arguments.datasets or GEOMETRIES:
         with tempfile.TemporaryDirectory() as folder:
@@ -97,9 +103,39 @@ def conservation(events: Events, geometry: Geometry) -> None:
     print(f"3. |sum of E_l - E_tot| / E_tot at most {worst:.0e}; lowest voxel {events.showers_mev.min()} MeV")
 
 
-def classify(what: str, reference: Events, other: Events, geometry: Geometry, repetitions: int) -> None:
-    """Print both AUCs."""
-    protocol = replace(FAST, events=len(reference))
+def resolution(geometry: Geometry, events: int, repetitions: int) -> None:
+    """Print the fast protocol's AUCs of samples that differ more and more."""
+    reference = sample(geometry.dataset, events, seed=1)
+    for percent in (0, 5, 10, 20):
+        other = sample(geometry.dataset, events, widened(geometry.dataset, 1 + percent / 100), seed=2)
+        classify(f"sampling term + {percent} %", reference, other, geometry, repetitions, FAST)
+    for percent in (10, 20, 30):
+        other = smear(sample(geometry.dataset, events, seed=2), geometry, percent / 100)
+        classify(
+            f"voxels smeared by {percent} % within layers", reference, other, geometry, repetitions, FAST
+        )
+
+
+def smear(events: Events, geometry: Geometry, width: float) -> Events:
+    """Multiply voxels by log-normal factors and restore the energy of each layer."""
+    factors = np.exp(width * default_rng(SEED).standard_normal(events.showers_mev.shape))
+    showers = events.showers_mev * factors
+    for layer in geometry.layers:
+        before, after = (x[:, layer.span].sum(axis=1, keepdims=True) for x in (events.showers_mev, showers))
+        showers[:, layer.span] *= before / np.maximum(after, 1e-9)
+    return Events(events.incident_mev, showers)
+
+
+def classify(
+    what: str,
+    reference: Events,
+    other: Events,
+    geometry: Geometry,
+    repetitions: int,
+    protocol: Protocol | None = None,
+) -> None:
+    """Print both AUCs, by default of classifiers that use all events."""
+    protocol = protocol or replace(FAST, events=len(reference))
     levels: tuple[Level, ...] = ("low", "high")
     for level in levels:
         start = time.perf_counter()
@@ -136,17 +172,24 @@ def statistics(events: Events, geometry: Geometry) -> None:
     print(f"6. share of zero voxels: {(events.showers_mev == 0).mean():.4f}")
 
 
-def sample(dataset: str, events: int, stack: Stack | None = None) -> Events:
+def sample(dataset: str, events: int, stack: Stack | None = None, seed: int = SEED) -> Events:
     """Draw showers into memory."""
-    incident = generator.incident_energies(dataset, events, SEED, "flawed")
+    incident = generator.incident_energies(dataset, events, seed, "flawed")
     dtype = np.float32 if dataset == "ds2" else np.float64
     parts = [
         generator.simulate(
-            default_rng([SEED, i]), dataset, incident[i : i + files.CHUNK], stack
+            default_rng([seed, i]), dataset, incident[i : i + files.CHUNK], stack
         ).showers_mev.astype(dtype)
         for i in range(0, events, files.CHUNK)
     ]
     return Events(incident, np.concatenate(parts))
+
+
+def widened(dataset: str, factor: float) -> Stack:
+    """Multiply the sampling term of all mediums."""
+    stack = STACKS[dataset]
+    mediums = tuple(replace(medium, sampling=factor * medium.sampling) for medium in stack.mediums)
+    return replace(stack, mediums=mediums)
 
 
 def mean_shares(rng: Generator, spots: Array, layer: Layer, lateral: Radial, axis_mm: Array) -> Array:
@@ -167,10 +210,8 @@ class Flaw:
 
 def electromagnetic_flaws(dataset: str) -> dict[str, Flaw]:
     """Widen the sampling term; drop the spots."""
-    stack = STACKS[dataset]
-    mediums = tuple(replace(medium, sampling=1.2 * medium.sampling) for medium in stack.mediums)
     return {
-        "sampling term + 20 %": Flaw(replace(stack, mediums=mediums)),
+        "sampling term + 20 %": Flaw(widened(dataset, 1.2)),
         "mean fractions instead of spots": Flaw(
             context=lambda: patch.object(electromagnetic, "deposit", mean_shares)
         ),
