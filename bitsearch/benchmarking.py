@@ -1,6 +1,5 @@
 """Time ONNX files side by side in one process: interleaved blocks of runs, so that all meet the same machine."""
 
-import json
 import logging
 import platform
 import subprocess
@@ -20,7 +19,7 @@ import onnx
 import onnxruntime
 
 from bitsearch import feeds, onnx_files, ops, runtime
-from bitsearch.errors import ConfigurationError
+from bitsearch.errors import ConfigurationError, ExportError
 
 BLOCK_SECONDS = 0.02
 BATCHES = (1, 100, 1000)
@@ -198,7 +197,14 @@ def _compare(
     runs: dict[str, Callable[[], list[Any]]] = {
         name: partial(session.run, None, feed) for name, session in sessions.items()
     }
-    finite = {name: _finite(run()) for name, run in runs.items()}
+    try:
+        finite = {name: _finite(run()) for name, run in runs.items()}
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        shapes = {name: array.shape for name, array in feed.items()}
+        raise ExportError(
+            f"a file cannot be run on inputs of shapes {shapes}: {reason}; --size sets the size of a free axis"
+        ) from error
     repeats = {name: max(1, int(BLOCK_SECONDS / _block(run, 1))) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(blocks):
@@ -252,5 +258,8 @@ def _footprint(contender: Contender, feed: feeds.Feed, threads: int) -> Footprin
 
 
 def _signature(session: onnxruntime.InferenceSession) -> str:
-    given = [(item.name, item.type, len(item.shape)) for item in session.get_inputs()]
-    return json.dumps(sorted(given))
+    """Describe inputs; free axes may have other names from file to file."""
+    return "; ".join(
+        f"{item.name} {item.type} ({', '.join(str(n) if isinstance(n, int) else 'free' for n in item.shape)})"
+        for item in sorted(session.get_inputs(), key=lambda item: str(item.name))
+    )

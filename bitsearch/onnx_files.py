@@ -142,9 +142,8 @@ def uses(model: onnx.ModelProto) -> Counter[str]:
 
 def opset(model: onnx.ModelProto) -> int:
     """Give the version of the standard operators, 0 where the model imports none."""
-    return max(
-        (int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0
-    )
+    versions: list[int] = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    return max(versions, default=0)
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:

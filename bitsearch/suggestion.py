@@ -140,7 +140,8 @@ def check_target(target: float) -> None:
 def _least(scores: Sequence[float], sizes: Sequence[int], needed: float) -> list[int]:
     """Solve the covering knapsack by dynamic programming over sizes rounded down to `STEPS` steps.
 
-    Rounding down never promises more than there is; what is then not reachable takes everything.
+    Rounding down never promises more than there is; what is then not reachable takes everything. At the end
+    groups that are not needed after all go, the most harmful first.
     """
     unit = max(needed / STEPS, 1e-9)
     steps = [int(size / unit) for size in sizes]
@@ -152,11 +153,14 @@ def _least(scores: Sequence[float], sizes: Sequence[int], needed: float) -> list
         with_group = best[source] + score
         taken[index] = with_group < best
         best = np.where(taken[index], with_group, best)
-    if not np.isfinite(best[STEPS]):
-        return list(range(len(scores)))
-    left, chosen = STEPS, []
-    for index in reversed(range(len(scores))):
-        if taken[index, left]:
-            chosen.append(index)
-            left = max(left - steps[index], 0)
+    left, chosen = STEPS, set(range(len(scores)))
+    if np.isfinite(best[STEPS]):
+        for index in reversed(range(len(scores))):
+            if taken[index, left]:
+                left = max(left - steps[index], 0)
+            else:
+                chosen.remove(index)
+    for index in sorted(chosen, key=lambda index: scores[index], reverse=True):
+        if sum(sizes[other] for other in chosen) - sizes[index] >= needed:
+            chosen.remove(index)
     return sorted(chosen)

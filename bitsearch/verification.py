@@ -143,9 +143,10 @@ def _compare_files(start: Callable[[], Session], start_plain: Callable[[], Sessi
     for batch in FILE_BATCHES if fixed is None else (fixed,):
         feed = feeds.draw(ours, batch, seed)
         for found, expected in zip(ours.run(None, feed), theirs.run(None, feed), strict=True):
-            a, b = (np.asarray(item, np.float64).reshape(batch, -1) for item in (found, expected))
+            rows = batch if found.ndim and len(found) == batch else 1
+            a, b = (np.asarray(item, np.float64).reshape(rows, -1) for item in (found, expected))
             wrong = (a != b) & ~(np.isnan(a) & np.isnan(b))
-            values, differing, events = values + a.size, differing + int(wrong.sum()), events + batch
+            values, differing, events = values + a.size, differing + int(wrong.sum()), events + rows
             size = np.maximum(np.abs(np.nan_to_num(b, posinf=0, neginf=0)).max(axis=1, initial=0), 1e-30)
             with np.errstate(invalid="ignore"):
                 off = np.where(wrong, np.nan_to_num(np.abs(a - b), nan=np.inf), 0.0).max(axis=1, initial=0)

@@ -77,6 +77,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(f"there is no file {', '.join(missing)}; expected models or HDF5 files")
     task = catalogue.find(arguments.model).task(arguments.dataset, "paper" if arguments.full else "laptop")
     evaluated = []
+    sessions = {path: _open(task, path) for path in arguments.files if path.suffix == ".onnx"}
     with Terminal() as terminal:
         terminal.stage("data")
         # One file is the reference as a whole; the training events, which nothing here reads, are its own.
@@ -84,7 +85,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         data = task.load(paths, arguments.seed, terminal.progress)
         for path in arguments.files:
             terminal.stage(f"evaluating {path}")
-            metrics, evaluation = _evaluate_file(task, path, data, arguments.seed, terminal.progress)
+            metrics, evaluation = _compare(
+                task, sessions.get(path), path, data, arguments.seed, terminal.progress
+            )
             evaluated.append((path, metrics, evaluation))
     reference = data.identity.files[-1]
     statement = f"{reference.name}, {reference.events:,} events"
@@ -111,18 +114,24 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     show(arguments.json, content, f"Against {statement}; {protocol}", rows)
 
 
-def _evaluate_file(
-    task: "Task", path: Path, data: "Data", seed: int, progress: "Progress"
-) -> "tuple[Mapping[str, Quantity], Evaluation]":
+def _open(task: "Task", path: Path) -> Any:
+    """Open a model and hold its inputs to those of the task; raises ConfigurationError where they differ."""
     from bitsearch import feeds
 
-    if path.suffix == ".onnx":
-        session = feeds.open_file(path, threads=0)
-        found, expected = {item.name for item in session.get_inputs()}, set(task.inputs(1, seed))
-        if found != expected:
-            raise ConfigurationError(
-                f"{path} takes the inputs {sorted(found)}; expected {sorted(expected)} of {task.model}'s exports"
-            )
+    session = feeds.open_file(path, threads=0)
+    found = {item.name: tuple(item.shape[1:]) for item in session.get_inputs()}
+    expected = {name: array.shape[1:] for name, array in task.inputs(1, seed=0).items()}
+    if found != expected:
+        raise ConfigurationError(
+            f"{path} takes {found} for each event; expected {expected}, as exports of {task.model} on {task.dataset}"
+        )
+    return session
+
+
+def _compare(
+    task: "Task", session: Any, path: Path, data: "Data", seed: int, progress: "Progress"
+) -> "tuple[Mapping[str, Quantity], Evaluation]":
+    if session is not None:
         return task.evaluate(session, data, path.stem, seed, progress)
     evaluate_file = getattr(task, "evaluate_file", None)
     if evaluate_file is None:

@@ -1,0 +1,381 @@
+"""Post-export ternarisation of files that nobody prepared for it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from bitsearch import Precision, onnx_files, ops, quant
+from bitsearch.errors import ExportError
+from bitsearch.ops.reference import pack, ternary_matmul
+from bitsearch.ternarize import Outcome, layer_names, quantize_weight, ternarize
+
+Array = NDArray[Any]
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(6, 9)).astype(np.float32)  # (out_features, in_features)
+B = RNG.normal(size=6).astype(np.float32)
+X = RNG.normal(size=(5, 9)).astype(np.float32)
+FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
+
+
+def info(name: str, kind: int = FLOAT, shape: Any = ("batch", None)) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def graph(
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, Array],
+    inputs: list[onnx.ValueInfoProto] | None = None,
+    outputs: tuple[str, ...] = ("y",),
+    rank: int = 2,
+) -> onnx.GraphProto:
+    given = [info("x", shape=["batch", 9])] if inputs is None else inputs
+    made = [info(name, shape=[None] * rank) for name in outputs]
+    return helper.make_graph(
+        nodes, "g", given, made, [numpy_helper.from_array(a, n) for n, a in constants.items()]
+    )
+
+
+def model(built: onnx.GraphProto, opset: int = 20, **keywords: Any) -> onnx.ModelProto:
+    keywords.setdefault("ir_version", 10)
+    return helper.make_model(built, opset_imports=[helper.make_opsetid("", opset)], **keywords)
+
+
+def gemm(**attributes: Any) -> onnx.ModelProto:
+    attributes.setdefault("transB", 1)
+    weight = W if attributes["transB"] else np.ascontiguousarray(W.T)
+    return model(
+        graph([helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", **attributes)], {"w": weight, "b": B})
+    )
+
+
+def everything(_name: str) -> Precision:
+    return Precision.TERNARY
+
+
+def convert(source: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Outcome, ...]]:
+    converted, outcomes = ternarize(source, everything)
+    onnx.checker.check_model(converted, full_check=True)
+    return converted, outcomes
+
+
+def run(found: onnx.ModelProto, **feed: Array) -> list[Array]:
+    content = found.SerializeToString()
+    ours = ops.session(content).run(None, feed)
+    plain = ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, feed)
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_array_equal(one, other)
+    return list(ours)
+
+
+def expected(x: Array, bias: Array | None = B, gain: float = 1.0, weight: Array = W) -> Array:
+    codes, scale = quantize_weight(weight)
+    return ternary_matmul(x, pack(codes), np.asarray(scale * np.float32(gain)), bias, K=weight.shape[1])
+
+
+def ops_of(found: onnx.ModelProto) -> list[str]:
+    return [node.op_type for scope in onnx_files.scopes(found) for node in scope.graph.node]
+
+
+def constants_of(found: onnx.ModelProto) -> set[str]:
+    return {name for scope in onnx_files.scopes(found) for name in scope.initializers}
+
+
+@pytest.mark.parametrize("precision", [Precision.TERNARY, Precision.BINARY])
+def test_quantises_as_torch_does(precision: Precision) -> None:
+    weight = np.random.default_rng(1).normal(size=(301, 257)).astype(np.float32)
+    codes, scale = quantize_weight(weight, precision)
+    torch_codes, torch_scale = quant.quantize_weight(torch.from_numpy(weight), precision)
+    np.testing.assert_array_equal(codes, torch_codes.numpy())
+    assert scale == pytest.approx(float(torch_scale), rel=1e-6)
+
+
+def test_quantises_ties_to_even_and_zeros() -> None:
+    codes, scale = quantize_weight(np.array([[1.0, 1.0, 0.5, 1.5]], np.float32))
+    assert (codes.tolist(), scale) == ([[1, 1, 0, 1]], 1.0)
+    codes, scale = quantize_weight(np.zeros((2, 2), np.float32))
+    assert not codes.any()
+    assert scale == np.float32(1e-8)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, -2.0)])
+def test_gemm(transposed: int, alpha: float, beta: float) -> None:
+    converted, (outcome,) = convert(gemm(transB=transposed, alpha=alpha, beta=beta))
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, B * np.float32(beta), alpha))
+    assert ops_of(converted) == ["TernaryMatMul"]
+    assert (outcome.layer, outcome.shape, outcome.reason) == ("fc", (6, 9), None)
+    assert constants_of(converted) == {"w.packed", "w.scale", "b" if beta == 1 else "b.bias"}
+    assert converted.graph.node[0].name == "fc"
+
+
+@pytest.mark.parametrize("bias", [B, B[:1], B[0], B[None]], ids=["(6)", "(1)", "()", "(1, 6)"])
+def test_gemm_broadcasts_its_bias(bias: Array) -> None:
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", transB=1)
+    converted, _ = convert(model(graph([node], {"w": W, "b": np.asarray(bias)})))
+    full = np.broadcast_to(np.ravel(bias), (6,)).astype(np.float32)
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, full))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_matmul_takes_the_add_behind_for_its_bias(swapped: bool) -> None:
+    pair = ["b", "a"] if swapped else ["a", "b"]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", pair, ["y"])]
+    source = model(graph(nodes, {"w": W.T, "b": B}, [info("x", shape=["n", "m", 9])], rank=3))
+    source.graph.value_info.append(info("a", shape=["n", "m", 6]))
+    converted, (outcome,) = convert(source)
+    x = X[None].repeat(3, 0)
+    np.testing.assert_array_equal(run(converted, x=x)[0], expected(x))
+    assert ops_of(converted) == ["TernaryMatMul"]
+    assert not converted.graph.value_info
+    assert outcome.layer == "w"  # the node has no name
+
+
+def test_add_that_is_no_bias_stays() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "c"], ["y"])]
+    addend = RNG.normal(size=(5, 1)).astype(np.float32)
+    converted, _ = convert(model(graph(nodes, {"w": W.T, "c": addend})))
+    assert ops_of(converted) == ["TernaryMatMul", "Add"]
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, None) + addend)
+
+
+def test_product_that_others_read_keeps_its_add() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "b"], ["y"])]
+    converted, _ = convert(model(graph(nodes, {"w": W.T, "b": B}, outputs=("y", "a"))))
+    assert ops_of(converted) == ["TernaryMatMul", "Add"]
+    with_bias, without = run(converted, x=X)
+    np.testing.assert_array_equal(without, expected(X, None))
+    np.testing.assert_array_equal(with_bias, expected(X, None) + B)
+
+
+def test_weights_shared_by_nodes_are_packed_once() -> None:
+    square = RNG.normal(size=(9, 9)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], "first", transB=1),
+        helper.make_node("Gemm", ["a", "w"], ["c"], "second", transB=1),
+        helper.make_node("MatMul", ["c", "w"], ["y"], "third"),
+    ]
+    converted, _ = convert(model(graph(nodes, {"w": square})))
+    assert (
+        len([name for name in constants_of(converted) if "packed" in name]) == 2
+    )  # one for each orientation
+    once = expected(expected(X, None, weight=square), None, weight=square)
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(once, None, weight=square.T))
+
+
+def test_weights_that_another_node_reads_stay() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], "fc", transB=1),
+        helper.make_node("ReduceSum", ["w"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["a", "sum"], ["y"]),
+    ]
+    converted, _ = convert(model(graph(nodes, {"w": W})))
+    assert "w" in constants_of(converted)
+    np.testing.assert_allclose(run(converted, x=X)[0], expected(X, None) + W.sum(), rtol=1e-5)
+
+
+def test_only_chosen_layers_change_and_others_stay_byte_for_byte() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["a"], "first", transB=1),
+        helper.make_node("Relu", ["a"], ["r"], "act", doc_string="kept"),
+        helper.make_node("Gemm", ["r", "v"], ["y"], "second", transB=1),
+    ]
+    source = model(graph(nodes, {"w": W, "b": B, "v": W[:, :6]}), producer_name="someone")
+    before = source.SerializeToString()
+    converted, outcomes = ternarize(
+        source, lambda name: Precision.BINARY if name == "first" else Precision.FLOAT32
+    )
+    assert source.SerializeToString() == before
+    assert [item.layer for item in outcomes] == ["first"]
+    assert list(converted.graph.node)[1:] == list(source.graph.node)[1:]
+    kept = {tensor.name: tensor for tensor in converted.graph.initializer}
+    assert all(kept[name] == tensor for tensor in source.graph.initializer if (name := tensor.name) != "w")
+    assert (list(converted.graph.input), list(converted.graph.output), converted.producer_name) == (
+        list(source.graph.input),
+        list(source.graph.output),
+        "someone",
+    )
+
+
+def test_metadata() -> None:
+    source = gemm()
+    helper.set_model_props(source, {"mine": "kept", "bitsearch.strategy": "default"})
+    converted, _ = convert(source)
+    found = onnx_files.metadata(converted)
+    assert found["mine"] == "kept"
+    assert json.loads(found["bitsearch.assignment"]) == {"fc": "ternary"}
+    assert float(found["bitsearch.fraction"]) == 1.0
+    assert "bitsearch.strategy" not in found
+
+
+def nodes_in_branches() -> onnx.ModelProto:
+    """A weight of the main graph in one branch of an If, one of its own in the other."""
+    then = graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["t"], "outer", transB=1)], {}, [], outputs=("t",)
+    )
+    other = graph([helper.make_node("MatMul", ["x", "v"], ["e"], "inner")], {"v": -W.T}, [], outputs=("e",))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    return model(graph([node], {"w": W, "b": B}, [info("x", shape=["n", 9]), info("c", BOOL, [])]))
+
+
+def test_nodes_in_branches() -> None:
+    converted, outcomes = convert(nodes_in_branches())
+    assert [item.layer for item in outcomes] == ["inner", "outer"]
+    assert not {"w", "v"} & constants_of(converted)
+    np.testing.assert_array_equal(run(converted, x=X, c=np.array(True))[0], expected(X))
+    np.testing.assert_array_equal(run(converted, x=X, c=np.array(False))[0], expected(X, None, weight=-W))
+
+
+def test_nodes_in_loops() -> None:
+    square = RNG.normal(size=(9, 9)).astype(np.float32)
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "w"], ["next"], "step"),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [info("i", INT64, []), info("go", BOOL, []), info("state", shape=["n", 9])],
+        [info("on", BOOL, []), info("next", shape=["n", 9])],
+    )
+    node = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
+    converted, _ = convert(model(graph([node], {"w": square, "trips": np.array(2, np.int64)})))
+    once = expected(X, None, weight=square.T)
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(once, None, weight=square.T))
+
+
+def test_inputs_that_shadow_weights_go() -> None:
+    source = gemm()
+    source.graph.input.extend([info("w", shape=[6, 9]), info("b", shape=[6])])
+    converted, (outcome,) = convert(source)
+    assert [value.name for value in converted.graph.input] == ["x", "b"]
+    assert outcome.note is not None
+    assert "can no longer be fed" in outcome.note
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(X))
+    np.testing.assert_array_equal(run(converted, x=X, b=-B)[0], expected(X, -B))
+
+
+@pytest.mark.parametrize("op", ["Transpose", "Identity"])
+def test_weights_behind_nodes(op: str) -> None:
+    weight = W if op == "Transpose" else W.T
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(np.ascontiguousarray(weight))),
+        helper.make_node(op, ["w"], ["v"]),
+        helper.make_node("MatMul", ["x", "v"], ["y"], "fc"),
+    ]
+    converted, _ = convert(model(graph(nodes, {})))
+    assert ops_of(converted) == ["TernaryMatMul"]
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, None))
+
+
+FED = [info("x", shape=["n", 9]), info("w", shape=[9, 6]), info("b", shape=[6])]
+DECLINED: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Array], str]] = {
+    "fed": ("MatMul", ["x", "w"], {}, {}, "its weights are not constant"),
+    "left": ("MatMul", ["w", "x"], {}, {"w": W[:, :5]}, "its weights are the left factor"),
+    "rank": ("MatMul", ["x", "w"], {}, {"w": W.T[None]}, r"shape (1, 9, 6), expected two axes"),
+    "vector": ("MatMul", ["x", "w"], {}, {"w": W[0]}, r"shape (9,), expected two axes"),
+    "half": ("MatMul", ["x", "w"], {}, {"w": W.T.astype(np.float16)}, "are float16, expected float32"),
+    "nan": ("MatMul", ["x", "w"], {}, {"w": W.T * np.float32(np.nan)}, "NaN or infinity"),
+    "trans": ("Gemm", ["x", "w"], {"transA": 1}, {"w": W.T}, "transposes its activations"),
+    "bias": ("Gemm", ["x", "w", "b"], {}, {"w": W.T}, "its bias is not constant"),
+    "matrix": ("Gemm", ["x", "w", "b"], {}, {"w": W.T, "b": X[:, :6]}, r"bias has shape (5, 6), expected (6,)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DECLINED)
+def test_declines_with_a_reason(case: str) -> None:
+    op, inputs, attributes, constants, reason = DECLINED[case]
+    nodes = [
+        helper.make_node(op, inputs, ["y"], "odd", **attributes),
+        helper.make_node("Gemm", ["x", "good"], ["z"], "fine", transB=1),
+    ]
+    fed = [value for value in FED if value.name not in constants]
+    converted, outcomes = ternarize(
+        model(graph(nodes, {**constants, "good": W}, fed, ("y", "z"))), everything
+    )
+    assert [(item.layer, item.reason is None) for item in outcomes] == [("odd", False), ("fine", True)]
+    assert outcomes[0].reason is not None
+    assert reason in outcomes[0].reason
+    assert converted.graph.node[0] == nodes[0]
+    with pytest.raises(ExportError, match="found 1 that cannot be converted"):
+        ternarize(model(graph(nodes[:1], constants, fed)), everything)
+
+
+def test_declines_what_is_in_functions() -> None:
+    function = helper.make_function(
+        "mine",
+        "Layer",
+        ["x", "w"],
+        ["y"],
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "in")],
+        [helper.make_opsetid("", 20)],
+    )
+    nodes = [
+        helper.make_node("Layer", ["x", "w"], ["y"], domain="mine"),
+        helper.make_node("MatMul", ["x", "w"], ["z"], "out"),
+    ]
+    source = model(graph(nodes, {"w": W.T}, outputs=("y", "z")), functions=[function])
+    source.opset_import.append(helper.make_opsetid("mine", 1))
+    converted, outcomes = convert(source)
+    assert [item.reason for item in outcomes] == [
+        None,
+        "it is in the function mine::Layer; inline it with onnx.inliner first",
+    ]
+    np.testing.assert_array_equal(run(converted, x=X)[1], expected(X, None))
+
+
+def test_refuses_old_opsets() -> None:
+    built = gemm().graph
+    with pytest.raises(ExportError, match=r"found opset 17, expected 18 or newer; convert the file"):
+        ternarize(model(built, 17), everything)
+
+
+@pytest.mark.parametrize("opset", [18, 19, 21, 22, 23])
+def test_takes_other_opsets(opset: int) -> None:
+    converted, _ = convert(model(gemm().graph, opset))
+    assert onnx_files.opset(converted) == opset
+    np.testing.assert_array_equal(run(converted, x=X)[0], expected(X))
+
+
+def test_a_second_pass_finds_nothing() -> None:
+    converted, _ = convert(gemm())
+    assert layer_names(converted) == ()
+    with pytest.raises(ExportError, match="found none; expected one with constant float32 weights"):
+        ternarize(converted, everything)
+
+
+@pytest.mark.parametrize("limit", [100, onnx_files.LARGEST_PROTOBUF])
+def test_external_data(tmp_path: Path, limit: int) -> None:
+    """Weights beside the file are read; a result that is too large for one file is written so."""
+    big = RNG.normal(size=(64, 9)).astype(np.float32)
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], "fc", transB=1)
+    source = model(graph([node], {"w": big, "unused": np.ones((64, 64), np.float32)}))
+    onnx.save(source, tmp_path / "in.onnx", save_as_external_data=True, location="w.bin", size_threshold=100)
+    assert (tmp_path / "w.bin").stat().st_size >= big.nbytes
+    converted, _ = ternarize(onnx_files.read(tmp_path / "in.onnx"), everything)
+    out = tmp_path / "out.onnx"
+    onnx_files.write(converted, out, limit)
+    assert (tmp_path / "out.onnx.data").exists() == (limit == 100)
+    np.testing.assert_array_equal(ops.session(out).run(None, {"x": X})[0], expected(X, None, weight=big))
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "text": lambda path: path.write_text("no model"),
+    "empty": lambda path: path.write_bytes(b""),
+    "folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_clear_errors(tmp_path: Path, case: str) -> None:
+    BROKEN[case](tmp_path / "file.onnx")
+    with pytest.raises(ExportError, match=r"file\.onnx.*expected"):
+        onnx_files.read(tmp_path / "file.onnx")
