@@ -117,6 +117,14 @@ def test_sampling_term() -> None:
     assert found.std() / found.mean() == pytest.approx(0.15 / np.sqrt(30), rel=0.1)
 
 
+@pytest.mark.parametrize(("radii", "low", "high"), [(1, 0.88, 0.92), (2, 0.94, 0.98)])
+def test_moliere_radius_contains_nine_tenths(radii: float, low: float, high: float) -> None:
+    tube = tuple(Layer(i, (0.0, radii * TUNGSTEN_SILICON.moliere_mm), 1, i) for i in range(45))
+    energy = np.full(500, 50.0)
+    inside = electromagnetic.shower(np.random.default_rng(3), energy, np.zeros(500), tube, STACKS["ds2"])
+    assert low < inside.sum(axis=1).mean() / 50 < high
+
+
 def test_few_spots_keep_the_mean() -> None:
     layer, rng = Layer(0, (0.0, 5.0, 10.0), 4, 0), np.random.default_rng(3)
     lateral = Radial(*(np.full(20_000, x) for x in (0.6, 2.0, 8.0)))
