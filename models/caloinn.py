@@ -367,16 +367,20 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Their list of nodes is the logarithm, then blocks and ActNorms in order; an ActNorm stands before its block.
 
     Raises:
-        CheckpointError: a key is not one of the graph's, or a permutation matrix is none.
+        CheckpointError: keys are not the graph's, all of which are listed, or a permutation matrix is none.
     """
     nodes: dict[int, dict[str, Tensor]] = {}
+    unknown = []
     for key, value in state.items():
         match = re.fullmatch(r"(?:.*\.)?module_list\.(\d+)\.(.+)", key)
         if match is None:
-            raise CheckpointError(
-                f"unknown key {key!r}; expected keys such as model.module_list.1.subnet.layers.0.weight"
-            )
-        nodes.setdefault(int(match[1]), {})[match[2]] = value
+            unknown.append(key)
+        else:
+            nodes.setdefault(int(match[1]), {})[match[2]] = value
+    if unknown:
+        raise CheckpointError(
+            f"unknown keys: {sorted(unknown)}; expected keys such as model.module_list.1.subnet.layers.0.weight"
+        )
     converted: dict[str, Tensor] = {}
     block = 0
     for _, node in sorted(nodes.items()):
@@ -399,8 +403,9 @@ PERMUTATIONS = {"w_perm": "permutation", "w_perm_inv": "inverse_permutation"}
 
 def _index(matrix: Tensor, name: str) -> Tensor:
     """Read the index vector of a permutation matrix: row i has its 1 in column index[i]."""
-    index = matrix.argmax(1)
-    if not torch.equal(matrix, torch.nn.functional.one_hot(index, len(matrix)).to(matrix.dtype)):
+    index = matrix.argmax(1) if matrix.ndim == 2 else matrix.new_zeros(1, dtype=torch.int64)
+    expected = torch.eye(len(matrix), dtype=matrix.dtype)[index]
+    if not torch.equal(matrix, expected) or not torch.equal(index.sort().values, torch.arange(len(matrix))):
         raise CheckpointError(f"{name} of shape {tuple(matrix.shape)} is no permutation matrix")
     return index
 

@@ -1,0 +1,90 @@
+"""Checkpoints without pickled objects, and clear words for those that do not fit."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bitsearch import checkpoint
+from bitsearch.assignment import Assignment
+from bitsearch.checkpoint import Checkpoint
+from bitsearch.errors import CheckpointError
+from bitsearch.strategy import Configuration
+
+STATE = {"a.weight": torch.randn(3, 2), "a.bias": torch.randn(3)}
+CONFIGURATION = Configuration(Assignment({"a": "ternary"}), {"permutation": "random"})
+
+
+@pytest.mark.parametrize("strategy", ["all", None])
+def test_comes_back(tmp_path: Path, strategy: str | None) -> None:
+    saved = Checkpoint("caloinn", "ds2", "smoke", CONFIGURATION, strategy, 7, STATE)
+    saved.save(tmp_path / "new" / "c.pt")
+    found = checkpoint.read(tmp_path / "new" / "c.pt")
+    assert isinstance(found, Checkpoint)
+    assert (found.model, found.dataset, found.preset, found.seed) == ("caloinn", "ds2", "smoke", 7)
+    assert (found.configuration, found.strategy) == (CONFIGURATION, strategy)
+    assert found.state.keys() == STATE.keys()
+    assert all(torch.equal(found.state[name], value) for name, value in STATE.items())
+
+
+@pytest.mark.parametrize("content", [STATE, {"epoch": 3, "net": STATE}, {"net": STATE, "opt": {"lr": 1.0}}])
+def test_foreign_state_dicts(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "foreign.pt")
+    found = checkpoint.read(tmp_path / "foreign.pt")
+    assert isinstance(found, dict)
+    assert found.keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, [1], STATE["a.bias"], {"net": STATE, "ema": STATE}, {"epoch": 3}],
+    ids=lambda value: str(type(value)),
+)
+def test_files_without_one_state_dict_are_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=r"odd\.pt holds .*; expected one state dict of tensors"):
+        checkpoint.read(tmp_path / "odd.pt")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("evil"),)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="cannot be read as a torch checkpoint of tensors"):
+        checkpoint.read(tmp_path / "evil.pt")
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.read(tmp_path / "pickle.pt")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        checkpoint.read(tmp_path / "none.pt")
+    (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
+    for path in (tmp_path / "broken.pt", tmp_path):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            checkpoint.read(path)
+
+
+def test_everything_that_does_not_fit_is_listed() -> None:
+    network = nn.Linear(2, 3)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_state(
+            network, {"weight": torch.zeros(3, 5), "x": torch.zeros(1), "y": torch.zeros(1)}
+        )
+    message = str(caught.value)
+    assert "missing keys: ['bias']" in message
+    assert "unknown keys: ['x', 'y']" in message
+    assert "weight: found (3, 5), expected (3, 2)" in message
+    assert "\n" not in message
+    state = {"weight": torch.ones(3, 2), "bias": torch.ones(3)}
+    checkpoint.load_state(network, state)
+    assert torch.equal(network.weight, state["weight"])
