@@ -170,3 +170,10 @@ def test_larger_sampling_term_is_seen() -> None:
 def test_too_few_events_are_refused() -> None:
     with pytest.raises(DataError, match="3 events of each class"):
         score(toy(1, 0, 3), toy(1, 1), TOY, "low", TINY)
+
+
+def test_nan_is_refused() -> None:
+    broken = toy(1, 0)
+    broken.showers_mev[5, 2] = np.nan
+    with pytest.raises(DataError, match="generated showers: event 5 has voxel 2 = nan"):
+        score(toy(1, 1), broken, TOY, "high", TINY)

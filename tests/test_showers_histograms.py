@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bitsearch.errors import DataError
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.generator import incident_energies, simulate
 from bitsearch.models.showers.geometry import embedded
@@ -103,6 +104,16 @@ def test_shifted_energies_separate() -> None:
     assert found["response"].separation.value > 0.4
     assert found["response"].separation.value > 20 * (found["response"].separation.std or 0)
     assert found["sparsity-layer-2"].separation.value < 0.01
+
+
+def test_nan_is_refused() -> None:
+    events = sample("ds1-photon", 20, 1)
+    broken = Events(events.incident_mev, events.showers_mev.copy())
+    broken.showers_mev[7, 3] = np.nan
+    with pytest.raises(DataError, match="generated showers: event 7 has voxel 3 = nan"):
+        compare(events, broken, PHOTON)
+    with pytest.raises(DataError, match="reference showers: event 7"):
+        compare(broken, events, PHOTON)
 
 
 def test_profiles() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bitsearch.errors import DataError
 from bitsearch.models.showers.features import compute, high_level
-from bitsearch.models.showers.files import Events
+from bitsearch.models.showers.files import Events, validate
 from bitsearch.models.showers.geometry import Array, Geometry
 from bitsearch.records import Quantity
 from bitsearch.task import Progress
@@ -94,8 +94,10 @@ def score(
     """Train and evaluate `repetitions` classifiers, each with its own split, subset and initialisation.
 
     Raises:
-        DataError: If there are too few events to split.
+        DataError: If there are too few events to split, or an energy is NaN, infinite or negative.
     """
+    for name, sample in (("reference showers", reference), ("generated showers", generated)):
+        validate(name, sample)
     events = min(len(reference), len(generated), protocol.events or len(reference))
     split = split_counts(events, geometry)
     x = np.concatenate([inputs(item, geometry, level) for item in (generated, reference)])

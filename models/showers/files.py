@@ -77,7 +77,7 @@ def check(path: str | Path, geometry: Geometry | None = None) -> FileSummary:
     geometry = geometry or identify(path)
     low, high, response, zeros, events = np.inf, 0.0, 0.0, 0, 0
     for chunk in iterate(path, geometry):
-        _validate(path, chunk, events)
+        validate(path, chunk, events)
         low, high = min(low, float(chunk.incident_mev.min())), max(high, float(chunk.incident_mev.max()))
         response += float((chunk.showers_mev.sum(axis=1, dtype=np.float64) / chunk.incident_mev).sum())
         zeros += int((chunk.showers_mev < geometry.threshold_mev).sum())
@@ -98,6 +98,28 @@ def check(path: str | Path, geometry: Geometry | None = None) -> FileSummary:
         label=label,
         sha256=digest,
     )
+
+
+def validate(source: str | Path, events: Events, start: int = 0) -> None:
+    """Refuse NaN, infinite and negative energies; `source` and the number of the first event are for the message.
+
+    Raises:
+        DataError: If an incident energy is not positive and finite, or a voxel is negative or not finite.
+    """
+    incident, showers = events.incident_mev[:, None], events.showers_mev
+    for name, values, valid in (
+        ("incident energy", incident, incident > 0),
+        ("voxel", showers, showers >= 0),
+    ):
+        bad = ~(valid & np.isfinite(values))
+        if bad.any():
+            event, column = np.argwhere(bad)[0]
+            raise DataError(
+                f"{source}: event {start + event} has {name} {column} = {values[event, column]} MeV "
+                f"({bad.any(axis=1).sum()} bad events among events {start} to {start + len(events) - 1}); "
+                "expected finite energies, positive for incident energies and not negative for voxels; "
+                "remove such events"
+            )
 
 
 def identify(path: str | Path) -> Geometry:
@@ -230,21 +252,3 @@ def _label(file: h5py.File) -> Label | None:
     if any(value is None for value in found.values()):
         return None
     return Label(**{**found, "seed": int(found["seed"])})
-
-
-def _validate(path: Path, chunk: Events, start: int) -> None:
-    """Refuse NaN, infinite and negative energies, naming the first event that holds one."""
-    incident, showers = chunk.incident_mev[:, None], chunk.showers_mev
-    for name, values, valid in (
-        ("incident energy", incident, incident > 0),
-        ("voxel", showers, showers >= 0),
-    ):
-        bad = ~(valid & np.isfinite(values))
-        if bad.any():
-            event, column = np.argwhere(bad)[0]
-            raise DataError(
-                f"{path}: event {start + event} has {name} {column} = {values[event, column]} MeV "
-                f"({bad.any(axis=1).sum()} bad events among events {start} to {start + len(chunk) - 1}); "
-                "expected finite energies, positive for incident energies and not negative for voxels; "
-                "remove such events"
-            )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsearch.models.showers.features import Features, compute
-from bitsearch.models.showers.files import Events
+from bitsearch.models.showers.files import Events, validate
 from bitsearch.models.showers.geometry import Array, Geometry, Layer
 from bitsearch.records import Histogram, Profile, Quantity
 
@@ -40,7 +40,12 @@ def compare(reference: Events, generated: Events, geometry: Geometry) -> tuple[H
     """Fill every histogram of the evaluation from two sets of showers; the counts of events may differ.
 
     The standard deviation of a separation power is that of 200 bootstrap replicas of both sets.
+
+    Raises:
+        DataError: If an energy is NaN, infinite or negative.
     """
+    for name, events in (("reference showers", reference), ("generated showers", generated)):
+        validate(name, events)
     sets = [compute(events.chunks(), geometry) for events in (reference, generated)]
     return (
         *(_fill(plot, *sets) for plot in _plots(sets[0], geometry)),
