@@ -49,7 +49,7 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
 def size_on_disk(path: Path) -> int:
     """Sum the bytes of a file and of its external data."""
     model = onnx.load(path, load_external_data=False)
-    names = {
+    names: set[str] = {
         item.value
         for scope in scopes(model)
         for tensor in scope.graph.initializer

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from ternary_layer import Layer
 
@@ -19,7 +21,7 @@ def foreign() -> onnx.ModelProto:
     """Build a convolution, a fully connected layer with half of its weights 0, and an 8-bit product."""
     weight = RNG.normal(size=(6, 8)).astype(np.float32)
     weight[:, ::2] = 0
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "k": RNG.normal(size=(2, 1, 3)).astype(np.float32),
         "w": weight,
         "b": np.ones(6, np.float32),
