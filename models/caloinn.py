@@ -412,8 +412,8 @@ def _index(matrix: Tensor, name: str) -> Tensor:
 
 # Blocks, hidden width, bins; steps for reference, candidate and finalist; batch; finalists; evaluated events.
 SIZES = {
-    "smoke": (5, 8, 4, (20, 4, 8), 128, 2, 600),
-    "laptop": (8, 48, 6, (1200, 40, 160), 128, 8, 6000),
+    "smoke": (5, 8, 4, (20, 4, 8), 128, 1, 600),
+    "laptop": (8, 48, 6, (1000, 40, 120), 128, 8, 6000),
 }
 
 
