@@ -9,7 +9,7 @@ namespace bitsearch {
 namespace {
 
 constexpr int64_t kPart = 256;          // values of one row in one task
-constexpr int64_t kSerialValues = 512;  // that one thread does, about 5 us
+constexpr int64_t kSerialValues = 512;  // that one thread does, about 10 us
 
 std::vector<SplineKernel>& Table() {
   static std::vector<SplineKernel> table;
@@ -22,7 +22,7 @@ bool Inside(const float* x, int64_t size, float bound) {
   return inside;
 }
 
-// Eq. (26) for at most kPart values.
+// Eq. (27) within one part.
 double Sum(const float* values, int64_t count) {
   double sum = 0;
   for (int64_t i = 0; i < count; ++i) sum += values[i];

@@ -26,7 +26,7 @@ struct Spline {
 // One vector width. A file spline_<isa>.cc fills one in and registers it.
 struct SplineKernel {
   const char* name;  // of the Kernel whose processors run it
-  // `count` values x with theta [count][parameters], Eqs. (9) to (25).
+  // `count` values x with theta [count][parameters], Eqs. (9) to (26).
   // log_slope may be null.
   void (*transform)(const Spline& spline, const float* x, const float* theta,
                     int64_t count, float* y, float* log_slope);

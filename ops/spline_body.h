@@ -1,4 +1,4 @@
-// The arithmetic of MonotoneSpline, Eqs. (13) to (25). One lane is one value:
+// The arithmetic of MonotoneSpline, Eqs. (14) to (26). One lane is one value:
 // nothing is added across lanes, and bins are found by comparing, not by
 // branching or gathering.
 #include <algorithm>
@@ -14,104 +14,88 @@ constexpr float kLargestLogit = 1e6f;  // of a slope
 constexpr int kNewtonSteps = 8;
 constexpr float kTiny = std::numeric_limits<float>::min();
 
-// Columns [parameters][kLanes] from theta [kLanes][parameters], in squares of
-// 4 x 4 because strided loads cost more than all the arithmetic.
-SPLINE_INLINE void Transpose(const float* theta, int parameters,
-                             Float* columns) {
-  using Quad = float __attribute__((vector_size(16)));
-  for (int begin = 0; begin < parameters; begin += 4) {
-    const int column = std::min(begin, parameters - 4);
-    for (int lane = 0; lane < kLanes; lane += 4) {
-      Quad row[4];
-      for (int i = 0; i < 4; ++i)
-        __builtin_memcpy(&row[i], theta + (lane + i) * parameters + column, 16);
-      const Quad a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
-      const Quad b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
-      const Quad c = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
-      const Quad d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
-      const Quad out[4] = {__builtin_shufflevector(a, b, 0, 1, 4, 5),
-                           __builtin_shufflevector(a, b, 2, 3, 6, 7),
-                           __builtin_shufflevector(c, d, 0, 1, 4, 5),
-                           __builtin_shufflevector(c, d, 2, 3, 6, 7)};
-      for (int i = 0; i < 4; ++i)
-        __builtin_memcpy(reinterpret_cast<float*>(columns + column + i) + lane,
-                         &out[i], 16);
-    }
+// Eq. (15): bin sizes in place of logits, widths and heights side by side to
+// keep more independent operations in flight.
+SPLINE_INLINE void Sizes(Float* widths, Float* heights, int bins) {
+  Float largest_w = widths[0], largest_h = heights[0];
+  for (int j = 1; j < bins; ++j) {
+    largest_w = Max(largest_w, widths[j]);
+    largest_h = Max(largest_h, heights[j]);
   }
-}
-
-// Eq. (14): bin sizes in place of logits.
-SPLINE_INLINE void Sizes(Float* logits, int bins) {
-  Float largest = logits[0];
-  for (int j = 1; j < bins; ++j) largest = Max(largest, logits[j]);
-  Float sum{};
+  Float sum_w{}, sum_h{};
   for (int j = 0; j < bins; ++j) {
-    logits[j] = Exp(logits[j] - largest);
-    sum += logits[j];
+    sum_w += widths[j] = Exp(widths[j] - largest_w);
+    sum_h += heights[j] = Exp(heights[j] - largest_h);
   }
-  const Float share = (1.0f - kSmallest * static_cast<float>(bins)) / sum;
-  for (int j = 0; j < bins; ++j) logits[j] = logits[j] * share + kSmallest;
+  const float rest = 1.0f - kSmallest * static_cast<float>(bins);
+  const Float share_w = rest / sum_w, share_h = rest / sum_h;
+  for (int j = 0; j < bins; ++j) {
+    widths[j] = widths[j] * share_w + kSmallest;
+    heights[j] = heights[j] * share_h + kSmallest;
+  }
 }
 
+// The bin of every value, and what stands on its two sides: logits of slopes
+// for the rational quadratic, sizes of neighbours for the cubic. At the ends
+// of the domain they are those of some other bin.
 struct Bin {
-  Float edge, size;
+  Float x, y;  // left lower corner
+  Float w, h;
+  Float before[2], after[2];
+  Int first, last;
 };
 
-// Eq. (15): the last bin whose edge does not exceed the position.
-SPLINE_INLINE Int Find(const Float* size, int bins, Float position, Bin& bin) {
-  bin = {Float{}, size[0]};
-  Int index{};
-  Float edge = size[0];
+// Eq. (16): the last bin whose edge does not exceed the position.
+template <bool kCubic, bool kInverse>
+SPLINE_INLINE Bin Find(const Float* widths, const Float* heights,
+                       const Float* logits, int bins, Float position) {
+  Bin bin;
+  bin.x = bin.y = Float{};
+  bin.w = widths[0];
+  bin.h = heights[0];
+  bin.before[0] = bin.after[0] = kCubic ? widths[1] : logits[0];
+  bin.before[1] = bin.after[1] = heights[1];
+  Float x = widths[0], y = heights[0];
+  bin.first = position < (kInverse ? y : x);
   for (int j = 1; j < bins; ++j) {
-    const Int beyond = position >= edge;
-    bin.edge = beyond ? edge : bin.edge;
-    bin.size = beyond ? size[j] : bin.size;
-    index -= beyond;  // true is -1
-    edge += size[j];
-  }
-  return index;
-}
-
-SPLINE_INLINE Bin At(const Float* size, int bins, Int index) {
-  Bin bin{Float{}, size[0]};
-  Float edge = size[0];
-  for (int j = 1; j < bins; ++j) {
-    const Int beyond = index >= j;
-    bin.edge = beyond ? edge : bin.edge;
-    bin.size = beyond ? size[j] : bin.size;
-    edge += size[j];
+    const Int beyond = position >= (kInverse ? y : x);
+    const int next = std::min(j + 1, bins - 1);
+    bin.x = beyond ? x : bin.x;
+    bin.y = beyond ? y : bin.y;
+    bin.w = beyond ? widths[j] : bin.w;
+    bin.h = beyond ? heights[j] : bin.h;
+    if (kCubic) {
+      bin.before[0] = beyond ? widths[j - 1] : bin.before[0];
+      bin.before[1] = beyond ? heights[j - 1] : bin.before[1];
+      bin.after[0] = beyond ? widths[next] : bin.after[0];
+      bin.after[1] = beyond ? heights[next] : bin.after[1];
+    } else {
+      bin.before[0] = beyond ? logits[j - 1] : bin.before[0];
+      bin.after[0] = beyond ? logits[next - 1] : bin.after[0];
+    }
+    bin.last = beyond;
+    x += widths[j];
+    y += heights[j];
   }
   return bin;
 }
 
-// Values at `index` + offset where there are any, else zero.
-SPLINE_INLINE Float Pick(const Float* values, int count, Int index,
-                         int offset) {
-  Float picked{};
-  for (int j = 0; j < count; ++j)
-    picked = index == j - offset ? values[j] : picked;
-  return picked;
-}
-
 SPLINE_INLINE Float Clamp(Float x) { return Min(Max(x, Float{}), Splat(1)); }
 
-// Eqs. (16) to (19). `logits` are those of the inner slopes.
+// Eqs. (17) to (20).
 template <bool kInverse>
-SPLINE_INLINE Float RationalQuadratic(const Float* logits, int bins,
-                                      Float position, Int index, Bin x, Bin y,
+SPLINE_INLINE Float RationalQuadratic(const Bin& bin, Float position,
                                       Float* log_slope) {
-  const Float limit = Splat(kLargestLogit);
-  const Float left = Pick(logits, bins - 1, index, -1);
-  const Float right = Pick(logits, bins - 1, index, 0);
-  const Float one = Splat(1);
-  const Float d_0 = index == 0 ? one : Softplus(Min(left, limit)) + kSmallest;
-  const Float d_1 =
-      index == bins - 1 ? one : Softplus(Min(right, limit)) + kSmallest;
-  const Float h = y.size, s = h / x.size;
+  const Float limit = Splat(kLargestLogit), one = Splat(1);
+  const Float slope_0 = Softplus(Min(bin.before[0], limit)) + kSmallest;
+  const Float slope_1 = Softplus(Min(bin.after[0], limit)) + kSmallest;
+  const Float d_0 = bin.first ? one : slope_0;
+  const Float d_1 = bin.last ? one : slope_1;
+  const Float h = bin.h, s = h / bin.w;
   const Float curvature = (d_0 + d_1) - s * 2.0f;
-  Float xi = (position - x.edge) / x.size;
+  Float xi = (position - bin.x) / bin.w;
   if (kInverse) {
-    const Float t = position - y.edge;
+    const Float t = position - bin.y;
     const Float a = t * curvature + h * (s - d_0);
     const Float b = h * d_0 - t * curvature;
     const Float c = -(s * t);
@@ -128,17 +112,17 @@ SPLINE_INLINE Float RationalQuadratic(const Float* logits, int bins,
         (d_1 * (xi * xi) + (s * 2.0f) * mixed) + d_0 * (eta * eta);
     *log_slope = Log(s / denominator) * 2.0f + Log(numerator);
   }
-  return kInverse ? x.edge + x.size * xi
-                  : y.edge + h * (s * (xi * xi) + d_0 * mixed) / denominator;
+  return kInverse ? bin.x + bin.w * xi
+                  : bin.y + h * (s * (xi * xi) + d_0 * mixed) / denominator;
 }
 
-// Eq. (20): the slope at the knot between two bins.
+// Eq. (21): the slope at the knot between two bins.
 SPLINE_INLINE Float Steffen(Float w_0, Float s_0, Float w_1, Float s_1) {
   return Min(Min(s_0, s_1), (w_1 * s_0 + w_0 * s_1) * 0.5f / (w_0 + w_1)) *
          2.0f;
 }
 
-// Eq. (24).
+// Eq. (23).
 SPLINE_INLINE Float SolveCubic(Float target, Float a, Float b, Float c) {
   Float low{}, high = Splat(1), q = Clamp(target);
   for (int step = 0; step < kNewtonSteps; ++step) {
@@ -153,37 +137,31 @@ SPLINE_INLINE Float SolveCubic(Float target, Float a, Float b, Float c) {
   return q;
 }
 
-// Eqs. (20) to (25). `logits` are those of the two end slopes.
+// Eqs. (21) to (25). `logits` are those of the two end slopes.
 template <bool kInverse>
-SPLINE_INLINE Float Cubic(const Float* logits, const Float* widths,
-                          const Float* heights, int bins, Float position,
-                          Int index, Bin x, Bin y, Float* log_slope) {
-  const Float w = x.size, h = y.size, s = h / w;
-  const Int first = index == 0, last = index == bins - 1;
-  // Outside of the ends any positive number will do: it is not used.
-  const Float one = Splat(1);
-  const Float w_0 = first ? one : Pick(widths, bins, index, -1);
-  const Float w_1 = last ? one : Pick(widths, bins, index, 1);
-  const Float s_0 = Pick(heights, bins, index, -1) / w_0;
-  const Float s_1 = Pick(heights, bins, index, 1) / w_1;
+SPLINE_INLINE Float Cubic(const Bin& bin, const Float* logits, Float position,
+                          Float* log_slope) {
+  const Float w = bin.w, h = bin.h, s = h / w;
+  const Float s_0 = bin.before[1] / bin.before[0];
+  const Float s_1 = bin.after[1] / bin.after[0];
   const Float end =
-      Sigmoid(first ? logits[0] : logits[1]) * (s * 3.0f - 2 * kSmallest) +
+      Sigmoid(bin.first ? logits[0] : logits[1]) * (s * 3.0f - 2 * kSmallest) +
       kSmallest;
-  const Float d_0 = first ? end : Steffen(w_0, s_0, w, s);
-  const Float d_1 = last ? end : Steffen(w, s, w_1, s_1);
+  const Float d_0 = bin.first ? end : Steffen(bin.before[0], s_0, w, s);
+  const Float d_1 = bin.last ? end : Steffen(w, s, bin.after[0], s_1);
   const Float c = d_0 / s, e = d_1 / s;
   const Float a = (c + e) - 2.0f;
   const Float b = (3.0f - c * 2.0f) - e;
-  const Float q = Clamp(kInverse ? SolveCubic((position - y.edge) / h, a, b, c)
-                                 : (position - x.edge) / w);
+  const Float q = Clamp(kInverse ? SolveCubic((position - bin.y) / h, a, b, c)
+                                 : (position - bin.x) / w);
   if (log_slope) {
     const Float slope = Max((a * 3.0f * q + b * 2.0f) * q + c, Splat(kTiny));
     *log_slope = Log(s) + Log(slope);
   }
-  return kInverse ? x.edge + w * q : y.edge + h * (((a * q + b) * q + c) * q);
+  return kInverse ? bin.x + w * q : bin.y + h * (((a * q + b) * q + c) * q);
 }
 
-// Eqs. (13) and (25) for kLanes values.
+// Eqs. (14) and (26) for kLanes values.
 template <bool kCubic, bool kInverse>
 SPLINE_INLINE Float Values(const Spline& spline, Float x, const float* theta,
                            Float* log_slope) {
@@ -193,26 +171,14 @@ SPLINE_INLINE Float Values(const Spline& spline, Float x, const float* theta,
   Transpose(theta, parameters, columns);
   Float poison{};  // NaN where a parameter is NaN or infinite
   for (int j = 0; j < parameters; ++j) poison += columns[j] - columns[j];
-  Float *widths = columns, *heights = columns + bins;
-  Sizes(widths, bins);
-  Sizes(heights, bins);
+  Float *widths = columns, *heights = columns + bins, *rest = heights + bins;
+  Sizes(widths, heights, bins);
   const Int inside = (x >= -bound) & (x <= bound);
   const Float position = ((inside ? x : Float{}) + bound) / (2 * bound);
-  Bin x_bin, y_bin;
-  Int index;
-  if (kInverse) {
-    index = Find(heights, bins, position, y_bin);
-    x_bin = At(widths, bins, index);
-  } else {
-    index = Find(widths, bins, position, x_bin);
-    y_bin = At(heights, bins, index);
-  }
-  const Float* rest = columns + 2 * bins;
+  const Bin bin = Find<kCubic, kInverse>(widths, heights, rest, bins, position);
   const Float unit =
-      kCubic ? Cubic<kInverse>(rest, widths, heights, bins, position, index,
-                               x_bin, y_bin, log_slope)
-             : RationalQuadratic<kInverse>(rest, bins, position, index, x_bin,
-                                           y_bin, log_slope);
+      kCubic ? Cubic<kInverse>(bin, rest, position, log_slope)
+             : RationalQuadratic<kInverse>(bin, position, log_slope);
   if (log_slope) {
     const Float value = kInverse ? -*log_slope : *log_slope;
     *log_slope = inside ? value + poison : Float{};
@@ -229,12 +195,12 @@ SPLINE_TARGET void TransformAll(const Spline& spline, const float* x,
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t live = std::min<int64_t>(kLanes, count - i);
     const float* rows = theta + i * parameters;
-    Float values{}, slopes;
     if (live < kLanes) {
       std::fill_n(std::copy_n(rows, live * parameters, padded),
                   (kLanes - live) * parameters, 0.0f);
       rows = padded;
     }
+    Float values{}, slopes;
     __builtin_memcpy(&values, x + i, live * sizeof(float));
     values = Values<kCubic, kInverse>(spline, values, rows,
                                       kSlope ? &slopes : nullptr);

@@ -1,7 +1,7 @@
 """`MonotoneSpline` in standard operators, so that a file runs where the library is not installed.
 
 One function serves every setting: attributes choose the branch of an `If`, which onnxruntime resolves when it opens
-the file, so that only the operators of one setting remain. Equation numbers are those of `ops/README.md`.
+the file, so that only the operators of one setting remain.
 """
 
 import onnx
@@ -121,15 +121,25 @@ _BODY = """
 
 _RATIONAL_QUADRATIC = """
     limit = Constant<value_float = 1e6>()
-    bounded_logits = Min(rest, limit)
-    softplus = Softplus(bounded_logits)
-    inner = Add(softplus, smallest)
     ends = Constant<value_ints = [1, 1]>()
-    slopes = Pad(inner, ends, f1, last)
-    left_slopes = Slice(slopes, zero, last, last)
-    right_slopes = Slice(slopes, one, end, last)
-    {d_0}
-    {d_1}
+    logits = Pad(rest, ends, f0, last)
+    left_logits = Slice(logits, zero, last, last)
+    right_logits = Slice(logits, one, end, last)
+    {logit_0}
+    {logit_1}
+    bounded_0 = Min(logit_0, limit)
+    bounded_1 = Min(logit_1, limit)
+    softplus_0 = Softplus(bounded_0)
+    softplus_1 = Softplus(bounded_1)
+    inner_0 = Add(softplus_0, smallest)
+    inner_1 = Add(softplus_1, smallest)
+    first_column = Equal(index, f0)
+    is_first = Reshape(first_column, x_shape)
+    last_index = Sub(bins_float, f1)
+    last_column = Equal(index, last_index)
+    is_last = Reshape(last_column, x_shape)
+    d_0 = Where(is_first, f1, inner_0)
+    d_1 = Where(is_last, f1, inner_1)
     slope_sum = Add(d_0, d_1)
     s_2 = Mul(f2, s)
     curvature = Sub(slope_sum, s_2)
@@ -312,15 +322,18 @@ def monotone_spline_function(opset: int = 20) -> onnx.FunctionProto:
     """
     if opset < OPSET_MIN:
         raise OperatorError(f"opset: found {opset}, expected at least {OPSET_MIN}")
-    slopes = {name: _at(name, f"{side}_slopes") for name, side in (("d_0", "left"), ("d_1", "right"))}
     newton = "".join(_NEWTON.format(i=step, n=step + 1) for step in range(NEWTON_STEPS))
     body = _BODY.format(
         x_k=_at("x_k", "left"),
         y_k=_at("y_k", "lower"),
         w=_at("w", "widths"),
         h=_at("h", "heights"),
-        rational_quadratic=_RATIONAL_QUADRATIC.format(**slopes),
-        cubic=_CUBIC.format(**slopes, newton=newton, steps=NEWTON_STEPS),
+        rational_quadratic=_RATIONAL_QUADRATIC.format(
+            logit_0=_at("logit_0", "left_logits"), logit_1=_at("logit_1", "right_logits")
+        ),
+        cubic=_CUBIC.format(
+            d_0=_at("d_0", "left_slopes"), d_1=_at("d_1", "right_slopes"), newton=newton, steps=NEWTON_STEPS
+        ),
     )
     function = parser.parse_function(
         f'<opset_import: ["" : {opset}], domain: "com.bithep">\n'

@@ -1,4 +1,4 @@
-// Vectors of floats and their elementary functions, Eqs. (9) to (12), in the
+// Vectors of floats and their elementary functions, Eqs. (9) to (13), in the
 // compiler's vector extension, so that every instruction set runs the same
 // operations in the same order. Included once by each spline_<isa>.cc, which
 // says how wide a vector is and for which processor functions are compiled.
@@ -6,6 +6,7 @@
 #error "spline_<isa>.cc defines SPLINE_LANES and SPLINE_TARGET first"
 #endif
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -20,11 +21,9 @@ using Float = float __attribute__((vector_size(4 * kLanes)));
 using Int = int32_t __attribute__((vector_size(4 * kLanes)));
 
 constexpr float kLog2E = 1.44269504f;
-constexpr float kLn2High =
-    0.693145752f;  // 15 bits, so that n * kLn2High is exact
+constexpr float kLn2High = 0.693145752f;  // 15 bits: n * kLn2High is exact
 constexpr float kLn2Low = 1.42860677e-6f;
-constexpr float kRound =
-    12582912.0f;  // 1.5 * 2^23: adding it rounds to integers
+constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: its sums are integers
 constexpr float kExpFloor = -87.0f;
 constexpr int32_t kSqrtHalfBits = 0x3f3504f3;
 
@@ -82,9 +81,36 @@ SPLINE_INLINE Float Softplus(Float x) {
   return Max(x, Float{}) + Log1p(Exp(Min(x, -x)));
 }
 
+// Eq. (13).
 SPLINE_INLINE Float Sigmoid(Float x) {
   const Float e = Exp(Min(x, -x));
   return (x < 0.0f ? e : Splat(1)) / (e + 1.0f);
+}
+
+// Columns [parameters][kLanes] from theta [kLanes][parameters], in squares of
+// 4 x 4 because strided loads cost more than all the arithmetic.
+SPLINE_INLINE void Transpose(const float* theta, int parameters,
+                             Float* columns) {
+  using Quad = float __attribute__((vector_size(16)));
+  for (int begin = 0; begin < parameters; begin += 4) {
+    const int column = std::min(begin, parameters - 4);
+    for (int lane = 0; lane < kLanes; lane += 4) {
+      Quad row[4];
+      for (int i = 0; i < 4; ++i)
+        __builtin_memcpy(&row[i], theta + (lane + i) * parameters + column, 16);
+      const Quad a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+      const Quad b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+      const Quad c = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+      const Quad d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+      const Quad out[4] = {__builtin_shufflevector(a, b, 0, 1, 4, 5),
+                           __builtin_shufflevector(a, b, 2, 3, 6, 7),
+                           __builtin_shufflevector(c, d, 0, 1, 4, 5),
+                           __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+      for (int i = 0; i < 4; ++i)
+        __builtin_memcpy(reinterpret_cast<float*>(columns + column + i) + lane,
+                         &out[i], 16);
+    }
+  }
 }
 
 }  // namespace

@@ -199,7 +199,7 @@ def _steffen(w_0: Float, s_0: Float, w_1: Float, s_1: Float) -> Float:
 
 
 def _solve_cubic(target: Float, a: Float, b: Float, c: Float) -> Float:
-    """Take Newton steps that bisect when they leave the bracket: Eq. (24)."""
+    """Take Newton steps that bisect when they leave the bracket: Eq. (23)."""
     low, high, q = np.zeros_like(target), np.ones_like(target), np.clip(target, _F(0), _F(1))
     for _ in range(NEWTON_STEPS):
         residual = ((a * q + b) * q + c) * q - target

@@ -71,7 +71,7 @@ class Node:
         node = helper.make_node(
             "MonotoneSpline", ["X", "theta"], outputs, "spline", domain=ops.DOMAIN, **given
         )
-        free = [None] * (rank - 1)
+        free: list[int | None] = [None] * (rank - 1)
         shapes: dict[str, list[int | None]] = {
             "X": [*free, size],
             "theta": [*free, None if size is None else size * self.parameters],
