@@ -136,15 +136,26 @@ def quantized_to_int8(given: Sequence[Contender], folder: Path) -> Contender:
 
     Raises:
         ConfigurationError: every file holds `com.bithep` layers.
+        ExportError: onnxruntime fails.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     for item in given:
-        if not _is_low_bit(onnx_files.read(item.path)):
-            out = folder / f"{item.path.stem}-int8.onnx"
+        model = onnx_files.read(item.path)
+        if _is_low_bit(model):
+            continue
+        # onnxruntime transposes weights without their noted shapes, and then refuses its own work.
+        del model.graph.value_info[:]
+        out = folder / f"{item.path.stem}-int8.onnx"
+        try:
             with _quiet():
-                quantize_dynamic(item.path, out, weight_type=QuantType.QInt8)
-            return Contender(f"{item.name} int8", out)
+                quantize_dynamic(model, out, weight_type=QuantType.QInt8)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"onnxruntime cannot quantise {item.path} ({reason}); leave out --int8"
+            ) from error
+        return Contender(f"{item.name} int8", out)
     names = ", ".join(item.name for item in given)
     raise ConfigurationError(
         f"--int8 quantises a float file and {names} hold TernaryMatMul; expected a float one, as FILE or --against"

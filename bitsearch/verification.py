@@ -1,7 +1,7 @@
 """Hold the `com.bithep` nodes of a file to their numpy truth: every kernel bit for bit, the function body closely."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from bitsearch import feeds, onnx_files, ops, truths
-from bitsearch.errors import ExportError
+from bitsearch.errors import ConfigurationError, ExportError
 from bitsearch.onnx_files import Scope
 from bitsearch.truths import Truth
 
@@ -34,7 +34,8 @@ class Check:
 
     `passed` allows no difference between kernel and numpy; the function body may be off by four units in the last
     place, and by a step for every activation on a rounding edge; whole files may disagree on one event in fifty,
-    where such a step grows on its way through the network.
+    where such a step grows on its way through the network. None means that nothing could be compared, for the reason
+    in `detail`.
     """
 
     subject: str
@@ -42,12 +43,14 @@ class Check:
     values: int
     differing: int
     largest_difference: float
-    passed: bool
+    passed: bool | None
     detail: str = ""
 
 
-def verify(path: Path, seed: int = 0) -> tuple[Check, ...]:
+def verify(path: Path, seed: int = 0, sizes: Mapping[str, int] | None = None) -> tuple[Check, ...]:
     """Check every `com.bithep` node of a file, then the file with the library against the file without.
+
+    `sizes` gives the sizes of the file's free axes by their names.
 
     Raises:
         ExportError: the file cannot be read or holds no such node.
@@ -63,7 +66,7 @@ def verify(path: Path, seed: int = 0) -> tuple[Check, ...]:
         raise ExportError(f"{path} holds no {ops.DOMAIN} node; expected a file with ternary or binary layers")
     kernels = [kernel.name for kernel in ops.kernels() if kernel.usable]
     checks = [check for scope, node in nodes for check in _verify_node(model, scope, node, kernels, seed)]
-    checks += _verify_file(model, kernels, seed)
+    checks += _verify_file(model, kernels, seed, sizes)
     return tuple(checks)
 
 
@@ -90,7 +93,7 @@ def _verify_node(
         yield Check(subject, "numpy", 0, 0, 0.0, passed=False, detail=_first_line(error))
         return
     if isinstance(truth, str):
-        yield Check(subject, "numpy", 0, 0, 0.0, passed=True, detail=f"left to the whole file: {truth}")
+        yield Check(subject, "numpy", 0, 0, 0.0, passed=None, detail=f"left to the whole file: {truth}")
         return
     for name in kernels:
         against = partial(_against_numpy, truth, partial(_library, truth.model, name), exact=True)
@@ -129,22 +132,41 @@ def _against_numpy(truth: Truth, start: Callable[[], Session], exact: bool) -> D
     return values, differing, largest, passed
 
 
-def _verify_file(model: onnx.ModelProto, kernels: Sequence[str], seed: int) -> Iterator[Check]:
+def _verify_file(
+    model: onnx.ModelProto, kernels: Sequence[str], seed: int, sizes: Mapping[str, int] | None
+) -> Iterator[Check]:
+    try:
+        plain = _plain(model)
+    except Exception as error:
+        yield Check("whole file", BODY, 0, 0, 0.0, passed=False, detail=_first_line(error))
+        return
+    batches = FILE_BATCHES if (fixed := feeds.fixed_batch(plain)) is None else (fixed,)
+    try:
+        drawn = [(batch, feeds.draw(plain, batch, seed, sizes)) for batch in batches]
+        expected = [plain.run(None, feed) for _, feed in drawn]
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        detail = f"does not run on drawn inputs; --size may help: {_first_line(error)}"
+        yield Check("whole file", BODY, 0, 0, 0.0, passed=None, detail=detail)
+        return
     for name in kernels:
-        compare = partial(_compare_files, partial(_library, model, name), partial(_plain, model), seed)
+        compare = partial(_compare_files, partial(_library, model, name), drawn, expected)
         yield _attempt("whole file", f"{name} = {BODY}", compare)
 
 
-def _compare_files(start: Callable[[], Session], start_plain: Callable[[], Session], seed: int) -> Difference:
-    ours, theirs = start(), start_plain()
+def _compare_files(
+    start: Callable[[], Session],
+    drawn: Sequence[tuple[int, feeds.Feed]],
+    expected: Sequence[Sequence[NDArray[Any]]],
+) -> Difference:
+    session = start()
     values = differing = events = agreeing = 0
     largest = 0.0
-    fixed = feeds.fixed_batch(ours)
-    for batch in FILE_BATCHES if fixed is None else (fixed,):
-        feed = feeds.draw(ours, batch, seed)
-        for found, expected in zip(ours.run(None, feed), theirs.run(None, feed), strict=True):
+    for (batch, feed), outputs in zip(drawn, expected, strict=True):
+        for found, truth in zip(session.run(None, feed), outputs, strict=True):
             rows = batch if found.ndim and len(found) == batch else 1
-            a, b = (np.asarray(item, np.float64).reshape(rows, -1) for item in (found, expected))
+            a, b = (np.asarray(item, np.float64).reshape(rows, -1) for item in (found, truth))
             wrong = (a != b) & ~(np.isnan(a) & np.isnan(b))
             values, differing, events = values + a.size, differing + int(wrong.sum()), events + rows
             size = np.maximum(np.abs(np.nan_to_num(b, posinf=0, neginf=0)).max(axis=1, initial=0), 1e-30)

@@ -60,8 +60,29 @@ def test_reports_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_at_run_time_are_left_to_the_whole_file(tmp_path: Path) -> None:
-    checks = checked(Layer.random(8, 3, bias=False).model(fed=("scale",)), tmp_path)
+    model = Layer.random(8, 3, bias=False).model(fed=("scale",))
+    model.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 3
+    checks = checked(model, tmp_path)
     assert "left to the whole file: its weights are computed at run time" in checks[0].detail
+    assert [check.passed for check in checks] == [None, *[True] * len(USABLE)]
+
+
+def test_files_that_do_not_run_on_drawn_inputs_are_not_compared(tmp_path: Path) -> None:
+    model = LAYER.model()
+    model.graph.node.append(helper.make_node("Reshape", ["Y", "five"], ["fixed"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([5, 19]), "five"))
+    model.graph.output[0].name = "fixed"
+    whole = checked(model, tmp_path)[-1]
+    assert (whole.subject, whole.passed) == ("whole file", None)
+    assert "does not run on drawn inputs; --size may help" in whole.detail
+
+
+def test_sizes_of_free_axes(tmp_path: Path) -> None:
+    model = LAYER.model(rank=3)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "sequence"
+    onnx.save(model, tmp_path / "model.onnx")
+    last = verify(tmp_path / "model.onnx", sizes={"sequence": 2})[-1]
+    assert (last.passed, last.values) == (True, (1 + 7 + 64) * 2 * 19)
 
 
 @pytest.mark.parametrize("inverse", [0, 1])
@@ -69,7 +90,13 @@ def test_weights_at_run_time_are_left_to_the_whole_file(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_splines(tmp_path: Path, kind: str, inverse: int) -> None:
     count = {"rational-quadratic": 29, "cubic": 22}[kind]
-    settings: dict[str, Any] = {"kind": kind, "bins": 10, "bound": 18.0, "inverse": inverse, "out_of_bounds": "event"}
+    settings: dict[str, Any] = {
+        "kind": kind,
+        "bins": 10,
+        "bound": 18.0,
+        "inverse": inverse,
+        "out_of_bounds": "event",
+    }
     graph = helper.make_graph(
         [helper.make_node("MonotoneSpline", ["x", "theta"], ["y"], "spline", domain=ops.DOMAIN, **settings)],
         "g",

@@ -52,6 +52,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb.set_defaults(execute=_inspect)
     verb = _add(verbs, "verify", VERIFY, "kernel against function body against numpy reference")
     verb.add_argument("--seed", type=int, default=0)
+    _add_size(verb)
     verb.set_defaults(execute=_verify)
     verb = _add(verbs, "bench", BENCH, "latency, throughput, size, memory, side by side")
     verb.add_argument("--against", type=Path, action="append", default=[], metavar="OTHER.onnx")
@@ -59,9 +60,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb.add_argument("--batch", type=int, nargs="+", default=[1, 100, 1000], help="default: 1 100 1000")
     verb.add_argument("--threads", type=int, default=1, help="default: 1")
     verb.add_argument("--blocks", type=int, default=15, help="blocks of runs a file (default: 15)")
-    verb.add_argument(
-        "--size", action="append", default=[], metavar="AXIS=N", help="size of a free axis (default: 16)"
-    )
+    _add_size(verb)
     verb.set_defaults(execute=_bench)
 
 
@@ -73,6 +72,12 @@ def _add(
     verb.add_argument("file", type=Path, metavar="FILE.onnx")
     add_json(verb)
     return verb
+
+
+def _add_size(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--size", action="append", default=[], metavar="AXIS=N", help="size of a free axis (default: 16)"
+    )
 
 
 def _ternarize(arguments: argparse.Namespace) -> None:
@@ -189,8 +194,8 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     from bitsearch import verification
 
-    checks = verification.verify(arguments.file, arguments.seed)
-    failed = [item for item in checks if not item.passed]
+    checks = verification.verify(arguments.file, arguments.seed, _sizes(arguments.size))
+    failed = [item for item in checks if item.passed is False]
     rows = [
         {
             "subject": item.subject,
@@ -198,7 +203,7 @@ def _verify(arguments: argparse.Namespace) -> None:
             "values": item.values,
             "differing": item.differing,
             "largest relative difference": f"{item.largest_difference:.3g}",
-            "passed": item.passed,
+            "result": {True: "agrees", False: "DIFFERS", None: "not compared"}[item.passed],
             "detail": item.detail,
         }
         for item in checks
