@@ -135,7 +135,8 @@ def _monotone_spline(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto,
     hostile = hostile_rows(count, seed)
     theta = np.concatenate([hostile, rng.normal(size=(RANDOM_ROWS, count)).astype(np.float32)])
     x = (bound * 0.7 * rng.standard_normal((len(theta), SPLINES))).astype(np.float32)
-    x[-len(hostile) :] = hostile_rows(SPLINES, seed) * (bound / 2)
+    with np.errstate(over="ignore"):
+        x[-len(hostile) :] = hostile_rows(SPLINES, seed) * (bound / 2)
     x[0, :2], x[1, :2] = (bound, -bound), (0, np.nextafter(np.float32(bound), np.float32(np.inf)))
     alone = _alone(model, node, ["X", "theta"], {})
     blocks = [{"X": x[:batch], "theta": theta[:batch]} for batch in (*BATCHES, len(x))]

@@ -87,7 +87,6 @@ def test_sizes_of_free_axes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inverse", [0, 1])
 @pytest.mark.parametrize("kind", ["rational-quadratic", "cubic"])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_splines(tmp_path: Path, kind: str, inverse: int) -> None:
     count = {"rational-quadratic": 29, "cubic": 22}[kind]
     settings: dict[str, Any] = {
