@@ -23,7 +23,7 @@ from bitsearch.laboratory import Laboratory
 from bitsearch.records import Measurement, Metric
 from bitsearch.rundir import RunFolder
 from bitsearch.runtime import chosen_kernel, open_session
-from bitsearch.search import Study, ladder, search
+from bitsearch.search import SAMPLERS, Study, ladder, search
 from bitsearch.space import SearchSpace
 from bitsearch.strategy import Configuration
 from bitsearch.terminal import Terminal
@@ -59,6 +59,10 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
         raise ConfigurationError(
             f"--trials {request.trials} and --workers {request.workers}: expected 1 or more of each"
         )
+    if request.sampler not in SAMPLERS:
+        raise ConfigurationError(
+            f"there is no sampler {request.sampler!r}; expected one of {', '.join(SAMPLERS)}"
+        )
     entry = catalogue.find(request.model)
     task = entry.task(request.dataset, request.preset)
     folder = RunFolder(request.out)
@@ -91,7 +95,13 @@ class _Run:
         self._begin()
         with self._stage("data"):
             identity = self.laboratory.data.identity
-        self.folder.update({"data": asdict(identity)})
+        data = json.loads(json.dumps(asdict(identity)))
+        if (known := self.folder.settings().get("data", data)) != data:
+            raise ConfigurationError(
+                f"{self.folder.path} holds a run on other data: {known['statement']} found {data['statement']} "
+                "the content of a file has changed; choose another --out"
+            )
+        self.folder.update({"data": data})
         with self._stage("float references"):
             self.laboratory.references(self.space.options)
         with self._stage("baselines and search"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from bitsearch.errors import ConfigurationError
 from bitsearch.records import Measurement, Metric
@@ -56,15 +57,22 @@ class Study:
         """Create the study or take it up again; `sampler` is one of SAMPLERS, classes of Optuna.
 
         Raises:
-            ConfigurationError: the study in the storage searched another space or objective.
+            ConfigurationError: the study in the storage searched another space or objective, or there is no such
+                storage or sampler.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=[objective.direction, "maximize"],
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=[objective.direction, "maximize"],
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(
+                f"the storage {storage} cannot be opened ({reason}); expected a URL such as sqlite:///study.db"
+            ) from error
         signature = {
             "groups": [group.name for group in space.groups],
             "options": {name: list(choices) for name, choices in space.options.items()},

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bitsearch.cli import catalogue, data, files, networks, physics, runs
 from bitsearch.errors import BitsearchError
@@ -10,9 +11,16 @@ from bitsearch.errors import BitsearchError
 EPILOG = "Exit status: 0 done, 2 bad input (one line on stderr), 1 anything else."
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that complains in one line; argparse puts its usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs."""
-    main = argparse.ArgumentParser("bitsearch", description=__doc__, epilog=EPILOG)
+    main = _Parser("bitsearch", description=__doc__, epilog=EPILOG)
     main.description = (
         "Automatic mixed-precision search and low-bit inference for high-energy-physics networks."
     )
@@ -31,6 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.execute(chosen)
     except (BitsearchError, OperatorError) as error:
         print(f"bitsearch {chosen.verb}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except (
+        FileNotFoundError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
+    ) as error:
+        print(f"bitsearch {chosen.verb}: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print("bitsearch: interrupted; the same command continues", file=sys.stderr)  # noqa: T201

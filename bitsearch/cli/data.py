@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bitsearch.cli.output import add_json, show
+from bitsearch.cli.output import add_json, add_seed, show
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +15,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb = actions.add_parser("make", help="generate a file; it says of itself that it is generated")
     verb.add_argument("dataset")
     verb.add_argument("--events", type=int, default=20_000)
-    verb.add_argument("--seed", type=int, default=1)
+    add_seed(verb)
     verb.add_argument(
         "--role", default="train", help="another role gives independent events of the same seed"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsearch.cli.catalogue import add_model
-from bitsearch.cli.output import add_json, show
+from bitsearch.cli.output import add_json, add_seed, show
 from bitsearch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
     verb.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a model option")
     verb.add_argument("--data", nargs="+", type=Path, default=[], metavar="PATH")
-    verb.add_argument("--seed", type=int, default=1)
+    add_seed(verb)
     verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT")
     verb.set_defaults(execute=_train)
@@ -48,15 +48,13 @@ def _train(arguments: argparse.Namespace) -> None:
     from bitsearch.terminal import Terminal
 
     with Terminal() as terminal:
-        laboratory = _laboratory(
-            arguments, arguments.out.with_name(f"{arguments.out.name}.work"), terminal.progress
-        )
+        laboratory = _laboratory(arguments, terminal.progress)
         configuration = _configuration(arguments)
         trained = laboratory.train(
             configuration,
             laboratory.task.recipes.final,
             arguments.seed,
-            laboratory.folder / "work" / "training.pt",
+            laboratory.folder / "work" / f"training-{configuration.digest}.pt",
         )
     Checkpoint(
         model=arguments.model,
@@ -117,23 +115,28 @@ def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkp
     )
 
 
-def _laboratory(arguments: argparse.Namespace, folder: Path, progress: "Progress") -> "Laboratory":
+def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laboratory":
+    """Set up beside the checkpoint, in a folder for these settings and data alone."""
+    from dataclasses import replace
+
     from bitsearch import catalogue
     from bitsearch.laboratory import Laboratory
     from bitsearch.training import choose_device
 
     task = catalogue.find(arguments.model).task(arguments.dataset, arguments.preset)
-    return Laboratory(
+    work = arguments.out.with_name(f"{arguments.out.name}.work")
+    laboratory = Laboratory(
         model=arguments.model,
         dataset=task.dataset,
         preset=arguments.preset,
-        paths=tuple(arguments.data),
-        folder=folder,
+        paths=tuple(path.resolve() for path in arguments.data),
+        folder=work,
         seed=arguments.seed,
         device=choose_device(arguments.device),
         threads=1,
         progress=progress,
     )
+    return replace(laboratory, folder=work / laboratory.signature)
 
 
 def _configuration(arguments: argparse.Namespace) -> "Configuration":

@@ -14,6 +14,17 @@ def add_json(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
+def add_seed(verb: argparse.ArgumentParser) -> None:
+    """Let a verb choose the seed that everything random follows from."""
+    verb.add_argument("--seed", type=_seed, default=1)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number from 0 on")
+    return int(text)
+
+
 def show(as_json: bool, content: Mapping[str, Any], title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print `content` as JSON, or `rows` as a table under `title`."""
     console = Console(highlight=False, soft_wrap=as_json)

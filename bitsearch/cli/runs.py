@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bitsearch.cli.catalogue import add_model
-from bitsearch.cli.output import add_json, show
+from bitsearch.cli.output import add_json, add_seed, show
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,7 +24,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     verb.add_argument(
         "--trials", type=int, default=100, help="configurations to measure in total (default 100)"
     )
-    verb.add_argument("--seed", type=int, default=1)
+    add_seed(verb)
     verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     verb.add_argument(
         "--workers", type=int, default=1, help="processes that measure side by side (default 1)"
