@@ -5,12 +5,13 @@ import os
 # Before torch is imported: two threads give other roundings than one, and tests share their cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import io
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -64,19 +65,15 @@ class SmokeRun:
 
 
 @pytest.fixture(scope="session")
-def smoke(
-    shower_file: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> SmokeRun:
+def smoke(shower_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """Run `bitsearch run --preset smoke` once for all tests."""
     out = tmp_path_factory.mktemp("smoke") / "run"
     arguments = ("run", "--model", "caloinn", "--preset", "smoke", "--device", "cpu")
     arguments += ("--data", str(shower_file), "--trials", str(TRIALS))
-    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
-    capture.read_global_capture()
-    status = main([*arguments, "--out", str(out), "--json"])
-    printed, errors = capture.read_global_capture()
-    assert status == 0, errors
-    return SmokeRun(RunFolder(out), shower_file, arguments, printed, errors)
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
+        status = main([*arguments, "--out", str(out), "--json"])
+    assert status == 0, errors.getvalue()
+    return SmokeRun(RunFolder(out), shower_file, arguments, printed.getvalue(), errors.getvalue())
 
 
 @dataclass(frozen=True)
@@ -131,4 +128,4 @@ def bench(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Bench:
         device="cpu",
         threads=1,
     )
-    return Bench(replace(laboratory), entry.space(task))
+    return Bench(laboratory, entry.space(task))

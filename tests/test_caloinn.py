@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from bitsearch import checkpoint, ops, quant
 from bitsearch.cli import main
 from bitsearch.errors import CheckpointError
-from bitsearch.models.caloinn import CaloINN, CaloINNTask, Density, Sampler, convert, task
+from bitsearch.models.caloinn import CaloINN, CaloINNTask, Density, Sampler, task
 from bitsearch.models.flows.coupling import CouplingBlock
 
 SMOKE = task("ds1-photon", "smoke")
+convert = SMOKE.convert
 # Odd like ds1-photon's, and small enough for dense permutation matrices.
 ARCHITECTURE = replace(SMOKE.architecture, boundaries=(0, 3, 8), blocks=6, linears=4, hidden=5)
 
