@@ -11,10 +11,11 @@ namespace bitsearch {
 
 // Quantised rows, Eqs. (3) to (6).
 struct Activations {
-  int8_t* q;       // [rows][stride], zero from k to stride
-  int32_t* sum;    // [rows], sum of q over k
-  float* step;     // [rows], gamma / Q, or NaN
-  int64_t stride;  // k rounded up to the kernel's k_align
+  int8_t* q;        // [rows][stride], zero from k to stride
+  int32_t* sum;     // [rows], sum of q over k
+  float* step;      // [rows], gamma / Q, or NaN
+  int64_t stride;   // k rounded up to the kernel's k_align
+  int32_t largest;  // no |q| is larger
 };
 
 // One layer in the layout of one kernel.
@@ -36,9 +37,10 @@ struct Kernel {
   const char* name;
   int rank;  // the usable kernel of highest rank is chosen
   bool (*usable)();
-  int64_t k_align;  // activations are padded to a multiple of this
-  int64_t n_group;  // outputs in one unit of work
-  int64_t m_block;  // rows in one unit of work
+  int64_t k_align;      // activations are padded to a multiple of this
+  int64_t n_group;      // outputs in one unit of work
+  int64_t m_block;      // rows in one unit of work
+  int64_t task_groups;  // groups below which a task repeats too much work
   int64_t (*packed_bytes)(int64_t n, int64_t k);
   // From the operator's bytes [n][ceil(k/4)] to this kernel's layout.
   void (*pack)(const uint8_t* w, int64_t n, int64_t k, uint8_t* packed);

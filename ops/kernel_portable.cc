@@ -73,7 +73,7 @@ void Multiply(const Layer& layer, const Activations& x, Range rows,
 }
 
 const Registration registration({"portable", 0, [] { return true; }, 1, 1, 64,
-                                 PackedBytes, Pack, Quantize, Multiply});
+                                 1, PackedBytes, Pack, Quantize, Multiply});
 
 }  // namespace
 }  // namespace bitsearch

@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kScratchBytes = 1 << 20;  // of quantised rows: stays in L2
 constexpr int64_t kSerialWork = 1 << 20;    // products that one thread does
-constexpr int64_t kTaskWork = 1 << 18;      // before a hand-over pays off
+constexpr int64_t kTasks = 16;              // enough for the threads to share
 
 uint8_t* Align(std::vector<uint8_t>& bytes) {
   const auto address = reinterpret_cast<uintptr_t>(bytes.data());
@@ -18,7 +18,7 @@ uint8_t* Align(std::vector<uint8_t>& bytes) {
 
 // Calls of one thread share it; it only grows, to little over kScratchBytes
 // unless a single block of rows is larger.
-Activations Scratch(int64_t rows, int64_t stride) {
+Activations Scratch(int64_t rows, int64_t stride, float q_max) {
   thread_local std::vector<uint8_t> bytes;
   const int64_t q_bytes = RoundUp(rows * stride, kAlignment);
   const size_t needed = q_bytes + rows * 8 + kAlignment;
@@ -26,7 +26,8 @@ Activations Scratch(int64_t rows, int64_t stride) {
   uint8_t* q = Align(bytes);
   auto* sum = reinterpret_cast<int32_t*>(q + q_bytes);
   return {reinterpret_cast<int8_t*>(q), sum,
-          reinterpret_cast<float*>(sum + rows), stride};
+          reinterpret_cast<float*>(sum + rows), stride,
+          static_cast<int32_t>(q_max)};
 }
 
 template <class Body>
@@ -79,22 +80,23 @@ void Run(const Kernel& kernel, const Layer& layer, const float* x, int64_t m,
   const int64_t chunk =
       std::max(kScratchBytes / stride / kernel.m_block, int64_t{1}) *
       kernel.m_block;
-  const Activations scratch = Scratch(std::min(m, chunk), stride);
+  const Activations scratch = Scratch(std::min(m, chunk), stride, q_max);
   for (int64_t begin = 0; begin < m; begin += chunk) {
     const int64_t rows = std::min(chunk, m - begin);
     const int64_t blocks = DivideUp(rows, kernel.m_block);
-    const int64_t block = std::min(rows, kernel.m_block);
     ParallelFor(pool, blocks, rows * layer.k * 8, [&](int64_t i) {
       const Range part = Part(i, kernel.m_block, rows);
       const Activations out{scratch.q + part.begin * stride,
                             scratch.sum + part.begin, scratch.step + part.begin,
-                            stride};
+                            stride, scratch.largest};
       kernel.quantize(x + (begin + part.begin) * layer.k, part.end - part.begin,
                       layer.k, q_max, out);
     });
-    const int64_t group_work = block * kernel.n_group * layer.k;
-    const int64_t size = std::clamp(kTaskWork / group_work, int64_t{1}, groups);
-    const int64_t parts = DivideUp(groups, size);
+    // Even, so that two threads share alike.
+    int64_t parts = std::max(
+        std::min(kTasks / blocks, groups / kernel.task_groups), int64_t{1});
+    parts -= parts > 1 && parts % 2;
+    const int64_t size = DivideUp(groups, parts);
     ParallelFor(pool, blocks * parts, rows * layer.n * layer.k, [&](int64_t i) {
       kernel.multiply(layer, scratch, Part(i / parts, kernel.m_block, rows),
                       Part(i % parts, size, groups), y + begin * layer.n);

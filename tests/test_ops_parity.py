@@ -15,10 +15,10 @@ from bitsearch.ops.reference import Float
 
 USABLE = [kernel.name for kernel in ops.kernels() if kernel.usable]
 # One below, at and above the widths and block sizes of the kernels.
-K_SIZES = [1, 3, 4, 15, 16, 17, 63, 64, 65, 129, 257]
-N_SIZES = [1, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129]
+K_SIZES = [1, 3, 4, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 129, 252, 256, 257, 259, 262, 513]
+N_SIZES = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 95, 97, 127, 129, 257]
 ONE = np.ones((), np.float32)
-M_SIZES = [1, 2, 3, 5, 6, 7, 8, 9, 12, 13, 23, 24, 25, 31, 33]
+M_SIZES = [1, 2, 3, 4, 5, 6, 7, 13, 19, 20, 24, 25, 32, 33, 65]
 
 
 @pytest.fixture(params=USABLE)
@@ -60,7 +60,7 @@ def test_kernel_matches_numpy_around_vector_widths(kernel: str, k: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 2049, 5760), (1, 70001, 67), (33, 2570, 131), (400, 129, 333)])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 2049, 5760), (1, 70001, 67), (33, 2570, 131), (400, 129, 333), (65, 515, 4200)])
 def test_kernel_matches_numpy_when_split(kernel: str, m: int, k: int, n: int, threads: int) -> None:
     layer = Layer.random(k, n)
     x = random_rows(m, k)
@@ -80,11 +80,14 @@ def test_kernel_matches_numpy_on_hostile_rows(kernel: str, k: int, act_qmax: flo
             assert_bit_equal(run(session, x[row : row + 1]), expected[row : row + 1])
 
 
-def test_kernel_is_exact_where_sums_are_largest(kernel: str) -> None:
-    k = 2**20 + 3
-    x = np.full((2, k), 1, np.float32)
+@pytest.mark.parametrize("act_qmax", [127, 128])
+@pytest.mark.parametrize(("m", "k"), [(40, 255), (40, 256), (40, 258), (40, 2**15 + 3), (2, 2**20 + 3)])
+def test_kernel_is_exact_where_sums_are_largest(kernel: str, m: int, k: int, act_qmax: int) -> None:
+    x = np.full((m, k), 1, np.float32)
+    x[::2] = -1
     for code in (0, 2):
-        layer = Layer(k, np.full((3, -(-k // 4)), code * 0b01010101, np.uint8), ONE, act_qmax=128)
+        W = np.full((3, -(-k // 4)), code * 0b01010101, np.uint8)
+        layer = Layer(k, W, ONE, act_qmax=act_qmax)
         assert_bit_equal(run(open_session(layer.model(portable=False)), x), layer.expect(x))
 
 
