@@ -8,7 +8,8 @@
 namespace bitsearch {
 namespace {
 
-const SplineRegistration registration({"avx512vnni", Transform});
+const SplineRegistration vnni({"avx512vnni", Transform});
+const SplineRegistration permute({"avx512permute", Transform});
 
 }  // namespace
 }  // namespace bitsearch

@@ -19,13 +19,14 @@ namespace {
 constexpr int kLanes = SPLINE_LANES;
 using Float = float __attribute__((vector_size(4 * kLanes)));
 using Int = int32_t __attribute__((vector_size(4 * kLanes)));
+using Bits = uint32_t __attribute__((vector_size(4 * kLanes)));  // may wrap
 
 constexpr float kLog2E = 1.44269504f;
 constexpr float kLn2High = 0.693145752f;  // 15 bits: n * kLn2High is exact
 constexpr float kLn2Low = 1.42860677e-6f;
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: its sums are integers
 constexpr float kExpFloor = -87.0f;
-constexpr int32_t kSqrtHalfBits = 0x3f3504f3;
+constexpr uint32_t kSqrtHalfBits = 0x3f3504f3;
 
 // x - 0 is x for every x; x + 0 is not.
 SPLINE_INLINE Float Splat(float value) { return value - Float{}; }
@@ -49,15 +50,16 @@ SPLINE_INLINE Float Exp(Float x) {
   p = p * r + 0.5f;
   p = (p * (r * r) + r) + 1.0f;
   // The low bits of `shifted` are those of n: they go to the exponent.
-  return reinterpret_cast<Float>(reinterpret_cast<Int>(p) +
-                                 (reinterpret_cast<Int>(shifted) << 23));
+  return reinterpret_cast<Float>(reinterpret_cast<Bits>(p) +
+                                 (reinterpret_cast<Bits>(shifted) << 23));
 }
 
 // Eq. (10), for normal x.
 SPLINE_INLINE Float Log(Float x) {
-  const Int bits = reinterpret_cast<Int>(x);
-  const Int exponent = (bits - kSqrtHalfBits) >> 23;
-  const Float mantissa = reinterpret_cast<Float>(bits - (exponent << 23));
+  const Bits bits = reinterpret_cast<Bits>(x);
+  const Int exponent = reinterpret_cast<Int>(bits - kSqrtHalfBits) >> 23;
+  const Float mantissa =
+      reinterpret_cast<Float>(bits - (reinterpret_cast<Bits>(exponent) << 23));
   const Float n = __builtin_convertvector(exponent, Float);
   const Float s = (mantissa - 1.0f) / (mantissa + 1.0f);
   const Float z = s * s;
