@@ -1,7 +1,6 @@
 """CaloINN: a normalising flow for calorimeter showers (Ernst et al., 2023), as quantised in BitHEP section 5.1."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bitsearch.errors import CheckpointError
 from bitsearch.models.flows.coupling import CouplingBlock, OutOfBounds, Subnet
+from bitsearch.models.flows.freia import convert
 from bitsearch.models.flows.splines import SPLINES
-from bitsearch.models.showers import classifier, files, histograms
+from bitsearch.models.showers import files
+from bitsearch.models.showers.comparison import EvaluationSettings, compare
 from bitsearch.models.showers.dataset import ShowerData, load
 from bitsearch.models.showers.files import Events
-from bitsearch.models.showers.geometry import Geometry, embedded
+from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Denormalization, Selection
 from bitsearch.records import Evaluation, Metric, Quantity
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
@@ -190,15 +190,6 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """How the front is evaluated: generated events, classifier protocol and its repetitions."""
-
-    events: int
-    classifier: str
-    repetitions: int
-
-
-@dataclass(frozen=True)
 class CaloINNTask:
     """CaloINN on one CaloChallenge geometry: what `bitsearch.task.Task` asks for."""
 
@@ -292,7 +283,9 @@ class CaloINNTask:
         """Compare generated showers with the reference: classifier AUCs, histograms, layer profiles."""
         reference = data.reference(self.evaluation.events, seed)
         generated, lost = self._generate(session, reference.incident_mev, seed, progress)
-        metrics, evaluation = self._compare(reference, generated, data.geometry, digest, seed, progress)
+        metrics, evaluation = compare(
+            reference, generated, data.geometry, self.evaluation, digest, seed, progress
+        )
         return {**metrics, "lost_events": Quantity(lost, None, len(reference))}, evaluation
 
     def evaluate_file(
@@ -307,38 +300,9 @@ class CaloINNTask:
         files.check(path, data.geometry)
         rows = np.random.default_rng(seed).permutation(len(generated))[: self.evaluation.events]
         reference = data.reference(self.evaluation.events, seed)
-        return self._compare(reference, generated[np.sort(rows)], data.geometry, digest, seed, progress)
-
-    def _compare(
-        self,
-        reference: Events,
-        generated: Events,
-        geometry: Geometry,
-        digest: str,
-        seed: int,
-        progress: Progress,
-    ) -> tuple[dict[str, Quantity], Evaluation]:
-        """Compute classifier AUCs, separation powers, histograms and layer profiles of two sets of showers."""
-        compared = histograms.compare(reference, generated, geometry)
-        separations = [item.separation for item in compared]
-        spread = math.sqrt(sum((item.std or 0.0) ** 2 for item in separations)) / len(separations)
-        mean = sum(item.value for item in separations) / len(separations)
-        metrics = {"separation": Quantity(mean, spread, len(separations))}
-        levels: tuple[classifier.Level, ...] = ("low", "high")
-        for level in levels:
-            score = classifier.score(
-                reference,
-                generated,
-                geometry,
-                level,
-                classifier.PROTOCOLS[self.evaluation.classifier],
-                self.evaluation.repetitions,
-                seed,
-                progress=progress,
-            )
-            metrics[f"auc_{level}"] = score.auc
-        profiles = histograms.profiles(reference, generated, geometry)
-        return metrics, Evaluation(digest, len(generated), compared, profiles)
+        return compare(
+            reference, generated[np.sort(rows)], data.geometry, self.evaluation, digest, seed, progress
+        )
 
     def _generate(
         self, session: Session, incident_mev: NDArray[np.floating], seed: int, progress: Progress
@@ -359,55 +323,6 @@ class CaloINNTask:
     def _with_noise(self, columns: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.rand(columns.shape, generator=generator, device=columns.device)
         return columns + self.architecture.noise * noise
-
-
-def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the state dict of the authors' FrEIA graph into ours: same weights, permutations as index vectors.
-
-    Their list of nodes is the logarithm, then blocks and ActNorms in order; an ActNorm stands before its block.
-
-    Raises:
-        CheckpointError: keys are not the graph's, all of which are listed, or a permutation matrix is none.
-    """
-    nodes: dict[int, dict[str, Tensor]] = {}
-    unknown = []
-    for key, value in state.items():
-        match = re.fullmatch(r"(?:.*\.)?module_list\.(\d+)\.(.+)", key)
-        if match is None:
-            unknown.append(key)
-        else:
-            nodes.setdefault(int(match[1]), {})[match[2]] = value
-    if unknown:
-        raise CheckpointError(
-            f"unknown keys: {sorted(unknown)}; expected keys such as model.module_list.1.subnet.layers.0.weight"
-        )
-    converted: dict[str, Tensor] = {}
-    block = 0
-    for _, node in sorted(nodes.items()):
-        if node.keys() <= {"scale", "bias"}:
-            converted |= {f"blocks.{block}.actnorm.{name}": value.flatten() for name, value in node.items()}
-            continue
-        for name, value in node.items():
-            if name in PERMUTATIONS:
-                converted[f"blocks.{block}.{PERMUTATIONS[name]}"] = _index(
-                    value, f"module_list block {block} {name}"
-                )
-            else:
-                converted[f"blocks.{block}.{name}"] = value
-        block += 1
-    return converted
-
-
-PERMUTATIONS = {"w_perm": "permutation", "w_perm_inv": "inverse_permutation"}
-
-
-def _index(matrix: Tensor, name: str) -> Tensor:
-    """Read the index vector of a permutation matrix: row i has its 1 in column index[i]."""
-    index = matrix.argmax(1) if matrix.ndim == 2 else matrix.new_zeros(1, dtype=torch.int64)
-    expected = torch.eye(len(matrix), dtype=matrix.dtype)[index]
-    if not torch.equal(matrix, expected) or not torch.equal(index.sort().values, torch.arange(len(matrix))):
-        raise CheckpointError(f"{name} of shape {tuple(matrix.shape)} is no permutation matrix")
-    return index
 
 
 # Blocks, hidden width, bins; steps for reference, candidate and finalist; batch; finalists; evaluated events.

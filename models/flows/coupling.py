@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ class CouplingBlock(nn.Module):
 
     def _fused(self, active: Tensor, theta: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Stand for all that `_transform` does behind the subnet by one node of the exported graph."""
-        settings: dict[str, int | float | str] = {
+        settings: dict[str, Any] = {
             "kind": self.kind,
             "bins": self.bins,
             "bound": float(self.bound),

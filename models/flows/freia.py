@@ -1,0 +1,57 @@
+"""Checkpoints of the authors' CaloINN, whose flow is a graph of the FrEIA library."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bitsearch.errors import CheckpointError
+
+PERMUTATIONS = {"w_perm": "permutation", "w_perm_inv": "inverse_permutation"}
+
+
+def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the state dict of the authors' FrEIA graph into ours: same weights, permutations as index vectors.
+
+    Their list of nodes is the logarithm, then blocks and ActNorms in order; an ActNorm stands before its block.
+
+    Raises:
+        CheckpointError: keys are not the graph's, all of which are listed, or a permutation matrix is none.
+    """
+    nodes: dict[int, dict[str, Tensor]] = {}
+    unknown = []
+    for key, value in state.items():
+        match = re.fullmatch(r"(?:.*\.)?module_list\.(\d+)\.(.+)", key)
+        if match is None:
+            unknown.append(key)
+        else:
+            nodes.setdefault(int(match[1]), {})[match[2]] = value
+    if unknown:
+        raise CheckpointError(
+            f"unknown keys: {sorted(unknown)}; expected keys such as model.module_list.1.subnet.layers.0.weight"
+        )
+    converted: dict[str, Tensor] = {}
+    block = 0
+    for _, node in sorted(nodes.items()):
+        if node.keys() <= {"scale", "bias"}:
+            converted |= {f"blocks.{block}.actnorm.{name}": value.flatten() for name, value in node.items()}
+            continue
+        for name, value in node.items():
+            if name in PERMUTATIONS:
+                converted[f"blocks.{block}.{PERMUTATIONS[name]}"] = _index(
+                    value, f"module_list block {block} {name}"
+                )
+            else:
+                converted[f"blocks.{block}.{name}"] = value
+        block += 1
+    return converted
+
+
+def _index(matrix: Tensor, name: str) -> Tensor:
+    """Read the index vector of a permutation matrix: row i has its 1 in column index[i]."""
+    index = matrix.argmax(1) if matrix.ndim == 2 else matrix.new_zeros(1, dtype=torch.int64)
+    expected = torch.eye(len(matrix), dtype=matrix.dtype)[index]
+    if not torch.equal(matrix, expected) or not torch.equal(index.sort().values, torch.arange(len(matrix))):
+        raise CheckpointError(f"{name} of shape {tuple(matrix.shape)} is no permutation matrix")
+    return index
