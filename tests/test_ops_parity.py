@@ -60,7 +60,9 @@ def test_kernel_matches_numpy_around_vector_widths(kernel: str, k: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 2049, 5760), (1, 70001, 67), (33, 2570, 131), (400, 129, 333), (65, 515, 4200)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 2049, 5760), (1, 70001, 67), (33, 2570, 131), (400, 129, 333), (65, 515, 4200)]
+)
 def test_kernel_matches_numpy_when_split(kernel: str, m: int, k: int, n: int, threads: int) -> None:
     layer = Layer.random(k, n)
     x = random_rows(m, k)
