@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitsearch import Precision, onnx_files, ops, quant
+from bitsearch import Precision, export, onnx_files, ops, quant
 from bitsearch.errors import ExportError
+from bitsearch.linear_nodes import FOLDED
 from bitsearch.ops.reference import pack, ternary_matmul
 from bitsearch.ternarize import Outcome, layer_names, quantize_weight, ternarize
 
@@ -124,6 +125,20 @@ def test_gemm_broadcasts_its_bias(bias: Array) -> None:
     converted, _ = convert(model(graph([node], {"w": W, "b": np.asarray(bias)})))
     full = np.broadcast_to(np.ravel(bias), (6,)).astype(np.float32)
     np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, full))
+
+
+def test_layers_of_our_exports_keep_their_names() -> None:
+    """Our exporter names the Add of a pair after the layer, and says so in a property that `parity` reads."""
+    assert FOLDED == export.FOLDED
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "node_MatMul_7"),
+        helper.make_node("Add", ["a", "b"], ["y"], "encoder.fc"),
+    ]
+    helper.set_metadata_props(nodes[1], {FOLDED: "encoder.norm"})
+    converted, (outcome,) = convert(model(graph(nodes, {"w": W.T, "b": B})))
+    (node,) = converted.graph.node
+    assert outcome.layer == node.name == "encoder.fc"
+    assert {item.key: item.value for item in node.metadata_props} == {FOLDED: "encoder.norm"}
 
 
 @pytest.mark.parametrize("swapped", [False, True])
