@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen.execute(chosen)
     except (BitsearchError, OperatorError) as error:
-        print(f"bitsearch {chosen.verb}: {error}", file=sys.stderr)  # noqa: T201
+        # Libraries word some of their errors in several lines.
+        print(f"bitsearch {chosen.verb}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return 2
     except (
         FileNotFoundError,
