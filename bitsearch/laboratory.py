@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 from torch import nn
 
@@ -19,7 +19,7 @@ from bitsearch import catalogue, export, parity, quant
 from bitsearch.assignment import digest
 from bitsearch.checkpoint import load_state
 from bitsearch.errors import TrainingError
-from bitsearch.records import Fidelity, Measurement, Quantity
+from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Quantity
 from bitsearch.rundir import RunFolder, write_atomically
 from bitsearch.runtime import open_session, time_session
 from bitsearch.strategy import Configuration
@@ -37,7 +37,7 @@ def silent(_text: str, _share: float) -> None:
 class Laboratory:
     """Everything that measuring needs, from names and paths alone, so that other processes can set it up again.
 
-    Use: `references` once, then `measure` for every configuration; `evaluate` for those that are published.
+    Use: `prepare` for all options, `measure` for every configuration, `evaluate` for those that are published.
     """
 
     model: str
@@ -64,13 +64,11 @@ class Laboratory:
         """Give a laboratory that another process can be sent: nothing loaded, nobody watching."""
         return replace(self, progress=silent)
 
-    def references(self, options: Mapping[str, tuple[str, ...]]) -> None:
-        """Train a float network and trace its graphs for every choice of options, unless that has been done."""
-        for choice in product(*options.values()):
-            chosen = dict(zip(options, choice, strict=True))
-            self.reference(chosen)
-            for graph in self.task.graphs(self.network(chosen)):
-                self.template(chosen, graph)
+    def prepare(self, options: Mapping[str, str]) -> None:
+        """Train a float network and trace its graphs, unless that has been done."""
+        self.reference(options)
+        for graph in self.task.graphs(self.network(options)):
+            self.template(options, graph)
 
     def network(self, options: Mapping[str, str]) -> nn.Module:
         """Build the float network with its initial weights, which follow from the seed."""
@@ -165,6 +163,18 @@ class Laboratory:
             **self._serving(trainings[0], configuration, origin, keep),
         )
 
+    def latencies(self, session: onnxruntime.InferenceSession) -> tuple[Latency, ...]:
+        """Time the served graph on one thread, for every batch size of the task."""
+        return tuple(
+            time_session(session, self.task.inputs(batch, self.seed), threads=1)
+            for batch in self.task.latency_batches
+        )
+
+    def evaluate(self, measurement: Measurement) -> tuple[Mapping[str, Quantity], Evaluation]:
+        """Compute the full metrics and plots of a measurement whose file is kept."""
+        session = open_session(self.folder / str(measurement.model), self.threads)
+        return self.task.evaluate(session, self.data, measurement.digest, self.seed, self.progress)
+
     def _finally(self, configuration: Configuration, index: int) -> Trained:
         checkpoint = self._work(f"full-{configuration.digest}-{index}", {}, ".pt")
         return self.train(configuration, self.task.recipes.final, self.seed + index, checkpoint)
@@ -200,13 +210,9 @@ class Laboratory:
         content = served.SerializeToString()
         if keep:
             write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
-        single = open_session(served)
         return {
             "size_bytes": len(content),
-            "latency_us": tuple(
-                time_session(single, self.task.inputs(batch, self.seed), threads=1)
-                for batch in self.task.latency_batches
-            ),
+            "latency_us": self.latencies(open_session(served)),
             "parity": parity.compare(served, graph, self.task.inputs(PARITY_EVENTS, self.seed)),
             "model": f"models/{keep}.onnx" if keep else None,
         }

@@ -5,29 +5,31 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from multiprocessing import get_context
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from bitsearch import catalogue, pareto, report, sensitivity
+from bitsearch import catalogue, pareto, report, sensitivity, workers
 from bitsearch.errors import ConfigurationError
 from bitsearch.laboratory import Laboratory
 from bitsearch.records import Measurement, Metric
-from bitsearch.rundir import RunFolder
+from bitsearch.rundir import RunFolder, write_atomically
 from bitsearch.runtime import chosen_kernel, open_session
 from bitsearch.search import SAMPLERS, Study, ladder, search
 from bitsearch.space import SearchSpace
 from bitsearch.strategy import Configuration
 from bitsearch.terminal import Terminal
 from bitsearch.training import choose_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class RunRequest:
     trials: int
     seed: int
     device: str
-    workers: int
+    workers: int | None
     storage: str | None
     out: Path
     sampler: str = "TPESampler"
@@ -55,10 +57,9 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
     Raises:
         BitsearchError: bad names, data, or a folder of another run.
     """
-    if request.trials < 1 or request.workers < 1:
-        raise ConfigurationError(
-            f"--trials {request.trials} and --workers {request.workers}: expected 1 or more of each"
-        )
+    for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
+        if number is not None and number < 1:
+            raise ConfigurationError(f"{flag} {number}: expected 1 or more")
     if request.sampler not in SAMPLERS:
         raise ConfigurationError(
             f"there is no sampler {request.sampler!r}; expected one of {', '.join(SAMPLERS)}"
@@ -75,10 +76,9 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             folder=request.out,
             seed=request.seed,
             device=choose_device(request.device),
-            threads=_threads(1),
+            threads=torch.get_num_threads(),
             progress=terminal.progress,
         )
-        torch.set_num_threads(laboratory.threads)
         return _Run(request, entry, laboratory, entry.space(task), folder, terminal).execute()
 
 
@@ -102,14 +102,17 @@ class _Run:
                 "the content of a file has changed; choose another --out"
             )
         self.folder.update({"data": data})
-        with self._stage("float references"):
-            self.laboratory.references(self.space.options)
-        with self._stage("baselines and search"):
-            self._search()
-        with self._stage("final training"):
-            finalists = self._train_finalists()
-        with self._stage("evaluation"):
-            self._evaluate(finalists)
+        with workers.workers(self.laboratory, self.count) as executor:
+            with self._stage("float references"):
+                self._prepare(executor)
+            with self._stage("baselines and search"):
+                self._search(executor)
+            with self._stage("final training"):
+                finalists = self._train_finalists(executor)
+            with self._stage("evaluation"):
+                self._evaluate(executor, finalists)
+        with self._stage("latency"):
+            self._time(finalists)
         self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
         self.folder.update({"ended": datetime.now(UTC).isoformat(timespec="seconds")})
         with self._stage("report"):
@@ -172,7 +175,14 @@ class _Run:
             }
         )
 
-    def _search(self) -> None:
+    def _prepare(self, executor: Executor) -> None:
+        """Train the float network of every choice of options."""
+        options = self.space.options
+        choices = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+        for future in as_completed([executor.submit(workers.reference, choice) for choice in choices]):
+            future.result()
+
+    def _search(self, executor: Executor) -> None:
         results = self._results("finetuned")
         storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
         name = f"{self.entry.name}-{self.laboratory.dataset}-{self.laboratory.preset}-{self.laboratory.signature}"
@@ -180,7 +190,7 @@ class _Run:
         study.recover(results)
         strategies = [item.configuration for item in self.space.strategies]
         study.enqueue([*strategies, *self._ladder()])
-        with self._executor() as executor, self.terminal.trials(len(results), self.request.trials) as shown:
+        with self.terminal.trials(len(results), self.request.trials) as shown:
 
             def record(measurement: Measurement) -> None:
                 self.folder.append(measurement)
@@ -188,13 +198,13 @@ class _Run:
 
             search(
                 study,
-                _measure if executor else self.laboratory.measure,
+                workers.measure,
                 self.request.trials,
                 results,
                 record,
                 self.origins,
                 executor,
-                self.request.workers,
+                self.count,
             )
 
     def _ladder(self) -> list[Configuration]:
@@ -209,13 +219,13 @@ class _Run:
             scores = sensitivity.fisher(
                 network, self.laboratory.task, self.laboratory.data, self.space, self.request.seed
             )
-            file.write_text(json.dumps(scores))
+            write_atomically(file, json.dumps(scores))
         weights = {layer.name: layer.weights for layer in inventory.layers}
         sizes = {group.name: sum(weights[name] for name in group.layers) for group in self.space.groups}
         self.folder.update({"sensitivities": scores})
         return ladder(self.space, sizes, scores)
 
-    def _train_finalists(self) -> list[Measurement]:
+    def _train_finalists(self, executor: Executor) -> list[Measurement]:
         """Train every strategy and a spread of the search's front for longer, and keep their files."""
         front = pareto.front(self._results("finetuned").values(), self.objective)
         searched = [item.configuration for item in front if item.digest not in self.origins]
@@ -227,49 +237,59 @@ class _Run:
             if item.model and (self.folder.path / item.model).is_file()
         }
         names = {item.configuration.digest: item.name for item in self.space.strategies}
-        finalists = []
-        for index, configuration in enumerate(chosen):
-            digest = configuration.digest
-            if digest not in done:
-                self.terminal.stage(
-                    f"final training {index + 1} of {len(chosen)}: {names.get(digest, digest)}"
-                )
-                origin = self.origins.get(digest, "final")
-                done[digest] = self.laboratory.measure(
-                    configuration, origin, "full", names.get(digest, digest)
-                )
-                self.folder.append(done[digest])
-            finalists.append(done[digest])
-        return [item for item in finalists if not item.failure]
-
-    def _evaluate(self, finalists: list[Measurement]) -> None:
-        """Compare what the finalists generate with the reference; their records get the full metrics."""
-        for index, item in enumerate(finalists):
-            if self.folder.evaluation(item.digest) is not None or item.model is None:
-                continue
-            self.terminal.stage(f"evaluating {index + 1} of {len(finalists)}: {Path(item.model).stem}")
-            session = open_session(self.folder.path / item.model, self.laboratory.threads)
-            metrics, evaluation = self.laboratory.task.evaluate(
-                session, self.laboratory.data, item.digest, self.request.seed, self.terminal.progress
+        digests = [configuration.digest for configuration in chosen]
+        under_way = [
+            executor.submit(
+                workers.measure, item, self.origins.get(digest, "final"), "full", names.get(digest, digest)
             )
-            self.folder.append(replace(item, metrics={**item.metrics, **metrics}))
+            for item, digest in zip(chosen, digests, strict=True)
+            if digest not in done
+        ]
+        for future in self._reported(under_way, "finally trained"):
+            self.folder.append(future.result())
+            done[future.result().digest] = future.result()
+        return [done[digest] for digest in digests if not done[digest].failure]
+
+    def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
+        """Compare what the finalists generate with the reference."""
+        missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
+        under_way = {executor.submit(workers.evaluate, item): item for item in missing}
+        for future in self._reported(list(under_way), "evaluated"):
+            metrics, evaluation = future.result()
+            self._amend(
+                under_way[future].digest,
+                lambda item, new=metrics: replace(item, metrics={**item.metrics, **new}),
+            )
             self.folder.write_evaluation(evaluation)
+
+    def _time(self, finalists: list[Measurement]) -> None:
+        """Time the finalists once nothing else runs: beside a training they would look slow."""
+        timed = set(self.folder.settings().get("timed", ()))
+        for item in finalists:
+            if item.digest not in timed and item.model:
+                latencies = self.laboratory.latencies(open_session(self.folder.path / item.model))
+                self._amend(item.digest, lambda item, new=latencies: replace(item, latency_us=new))
+                timed.add(item.digest)
+                self.folder.update({"timed": sorted(timed)})
+
+    def _amend(self, digest: str, change: Callable[[Measurement], Measurement]) -> None:
+        """Write a fuller record of a finalist behind the one there is; the latest counts."""
+        self.folder.append(change(self._results("full")[digest]))
+
+    def _reported(self, futures: "list[Future[T]]", done: str) -> "Iterator[Future[T]]":
+        """Yield what is ready and say how many are."""
+        for index, future in enumerate(as_completed(futures), 1):
+            yield future
+            self.terminal.say(f"{index}/{len(futures)} {done}")
 
     def _results(self, fidelity: str) -> dict[str, Measurement]:
         """Give the latest measurement of every configuration at one fidelity."""
         return {item.digest: item for item in self.folder.results() if item.fidelity == fidelity}
 
-    def _executor(self) -> Any:
-        if self.request.workers == 1:
-            return nullcontext(None)
-        laboratory = replace(self.laboratory, threads=_threads(self.request.workers))
-        executor: Executor = ProcessPoolExecutor(
-            self.request.workers,
-            get_context("spawn"),
-            initializer=_set_up,
-            initargs=(laboratory.without_progress(),),
-        )
-        return executor
+    @property
+    def count(self) -> int:
+        """Number of processes that measure side by side."""
+        return self.request.workers or workers.default_workers(self.laboratory.device)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -282,31 +302,12 @@ class _Run:
         self.folder.update({"stages": [{"name": key, "seconds": value} for key, value in stages.items()]})
 
 
-_worker: Laboratory | None = None
-
-
-def _set_up(laboratory: Laboratory) -> None:
-    global _worker
-    torch.set_num_threads(laboratory.threads)
-    _worker = laboratory
-
-
-def _measure(configuration: Configuration, origin: str) -> Measurement:
-    assert _worker is not None
-    return _worker.measure(configuration, origin)
-
-
 def _spread(configurations: list[Configuration], limit: int) -> list[Configuration]:
     """Keep up to `limit`, evenly along the front, both ends among them."""
     if len(configurations) <= limit:
         return configurations
     steps = max(limit - 1, 1)
     return [configurations[round(index * (len(configurations) - 1) / steps)] for index in range(limit)]
-
-
-def _threads(workers: int) -> int:
-    """Share torch's threads, all cores unless the environment says otherwise, among workers."""
-    return max(1, torch.get_num_threads() // workers)
 
 
 def environment() -> Mapping[str, Any]:

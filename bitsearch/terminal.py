@@ -34,6 +34,10 @@ class Terminal:
         self.console.print(f"· {name}")
         self._bar.reset(self._task, description=name, total=1.0, visible=False)
 
+    def say(self, text: str) -> None:
+        """Print one line below the stage."""
+        self.console.print(f"  {text}")
+
     def progress(self, text: str, share: float) -> None:
         """Show the share done, from 0 to 1, of what is under way."""
         self._bar.update(self._task, description=text, completed=share, visible=share < 1.0)

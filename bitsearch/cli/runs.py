@@ -26,9 +26,7 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     )
     add_seed(verb)
     verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    verb.add_argument(
-        "--workers", type=int, default=1, help="processes that measure side by side (default 1)"
-    )
+    verb.add_argument("--workers", type=int, help="processes side by side (default: one a core, up to 8)")
     verb.add_argument("--storage", metavar="URL", help="an Optuna storage (default: study.db in --out)")
     verb.add_argument("--sampler", default="TPESampler", help="an Optuna sampler's class name")
     verb.add_argument(
