@@ -1,7 +1,6 @@
 """Time ONNX files side by side in one process: interleaved blocks of runs, so that all meet the same machine."""
 
 import logging
-import platform
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,7 +117,7 @@ def bench(
         timings += _compare(sessions, feed, batch, threads, blocks)
     feed = feeds.draw(sessions[first], max(batches), seed, sizes)
     footprints = tuple(_footprint(item, feed, threads) for item in files)
-    return Benchmark(tuple(timings), footprints, environment())
+    return Benchmark(tuple(timings), footprints, runtime.environment())
 
 
 def contenders(paths: Sequence[Path]) -> list[Contender]:
@@ -180,21 +178,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         root.setLevel(before)
-
-
-def environment() -> dict[str, Any]:
-    """Describe processor, kernel and versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "kernel": runtime.chosen_kernel(),
-        "onnxruntime": onnxruntime.__version__,
-        "onnx": onnx.__version__,
-        "bitsearch": version("bitsearch"),
-        "python": platform.python_version(),
-    }
 
 
 def _compare(

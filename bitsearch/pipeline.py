@@ -1,11 +1,9 @@
 """`bitsearch run`: data, float references, baselines and search, final training, evaluation, report."""
 
 import json
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from bitsearch import catalogue, pareto, report, sensitivity, workers
+from bitsearch import catalogue, pareto, report, runtime, sensitivity, workers
 from bitsearch.errors import ConfigurationError
 from bitsearch.laboratory import Laboratory
 from bitsearch.records import Measurement, Metric
 from bitsearch.rundir import RunFolder, write_atomically
-from bitsearch.runtime import chosen_kernel, open_session
 from bitsearch.search import SAMPLERS, Study, ladder, search
 from bitsearch.space import SearchSpace
 from bitsearch.strategy import Configuration
@@ -169,7 +166,7 @@ class _Run:
                     "source": self.entry.published_source,
                     "results": [asdict(item) for item in self.entry.published(task.dataset)],
                 },
-                "environment": environment(),
+                "environment": {**runtime.environment(), **_training_environment()},
                 "started": known.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
                 "stages": known.get("stages", []),
             }
@@ -251,15 +248,13 @@ class _Run:
         return [done[digest] for digest in digests if not done[digest].failure]
 
     def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
-        """Compare what the finalists generate with the reference."""
+        """Compare what the finalists generate with the reference; a fuller record goes behind the one there is."""
         missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
-        under_way = {executor.submit(workers.evaluate, item): item for item in missing}
-        for future in self._reported(list(under_way), "evaluated"):
+        under_way = [executor.submit(workers.evaluate, item) for item in missing]
+        for future in self._reported(under_way, "evaluated"):
             metrics, evaluation = future.result()
-            self._amend(
-                under_way[future].digest,
-                lambda item, new=metrics: replace(item, metrics={**item.metrics, **new}),
-            )
+            latest = self._results("full")[evaluation.digest]
+            self.folder.append(replace(latest, metrics={**latest.metrics, **metrics}))
             self.folder.write_evaluation(evaluation)
 
     def _time(self, finalists: list[Measurement]) -> None:
@@ -267,14 +262,11 @@ class _Run:
         timed = set(self.folder.settings().get("timed", ()))
         for item in finalists:
             if item.digest not in timed and item.model:
-                latencies = self.laboratory.latencies(open_session(self.folder.path / item.model))
-                self._amend(item.digest, lambda item, new=latencies: replace(item, latency_us=new))
+                session = runtime.open_session(self.folder.path / item.model)
+                latest = self._results("full")[item.digest]
+                self.folder.append(replace(latest, latency_us=self.laboratory.latencies(session)))
                 timed.add(item.digest)
                 self.folder.update({"timed": sorted(timed)})
-
-    def _amend(self, digest: str, change: Callable[[Measurement], Measurement]) -> None:
-        """Write a fuller record of a finalist behind the one there is; the latest counts."""
-        self.folder.append(change(self._results("full")[digest]))
 
     def _reported(self, futures: "list[Future[T]]", done: str) -> "Iterator[Future[T]]":
         """Yield what is ready and say how many are."""
@@ -310,22 +302,7 @@ def _spread(configurations: list[Configuration], limit: int) -> list[Configurati
     return [configurations[round(index * (len(configurations) - 1) / steps)] for index in range(limit)]
 
 
-def environment() -> Mapping[str, Any]:
-    """Describe versions and hardware."""
-    packages = ("torch", "onnx", "onnxruntime", "optuna", "numpy")
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "kernel": chosen_kernel(),
-        "accelerator": torch.cuda.get_device_name() if cuda else None,
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def _training_environment() -> Mapping[str, Any]:
+    """Describe what trained and searched."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {**{name: version(name) for name in ("torch", "optuna", "numpy")}, "accelerator": accelerator}

@@ -1,8 +1,12 @@
 """Sessions of ONNX Runtime and how long they take."""
 
+import os
+import platform
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,6 +32,20 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 1) -> onnxruntime
 def chosen_kernel() -> str:
     """Name the kernel that sessions made now use."""
     return next(kernel.name for kernel in ops.kernels() if kernel.chosen)
+
+
+def environment() -> dict[str, Any]:
+    """Describe the processor, the kernel and the versions of what serves a model."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": chosen_kernel(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("bitsearch", "onnx", "onnxruntime")},
+    }
 
 
 def time_session(
