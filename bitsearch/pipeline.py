@@ -187,11 +187,11 @@ class _Run:
         study.recover(results)
         strategies = [item.configuration for item in self.space.strategies]
         study.enqueue([*strategies, *self._ladder()])
-        with self.terminal.trials(len(results), self.request.trials) as shown:
+        with self.terminal.trials(results, self.request.trials, self.objective) as shown:
 
             def record(measurement: Measurement) -> None:
                 self.folder.append(measurement)
-                shown(measurement, self.objective)
+                shown(measurement)
 
             search(
                 study,

@@ -1,7 +1,7 @@
 """What a person sees on stderr while a run goes on: rich in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -43,33 +43,36 @@ class Terminal:
         self._bar.update(self._task, description=text, completed=share, visible=share < 1.0)
 
     @contextmanager
-    def trials(self, done: int, total: int) -> Iterator[Callable[[Measurement, Metric], None]]:
-        """Show how many configurations are measured, the best so far and the time left."""
-        began, first = time.monotonic(), done
-        best: float | None = None
-        self._bar.update(self._trials, total=total, completed=done, description="search", visible=True)
+    def trials(
+        self, results: Mapping[str, Measurement], total: int, objective: Metric
+    ) -> Iterator[Callable[[Measurement], None]]:
+        """Show how many configurations are measured, the best so far and the time left.
 
-        def show(measurement: Measurement, objective: Metric) -> None:
-            nonlocal done, best
-            done += 1
-            left = (time.monotonic() - began) / (done - first) * max(total - done, 0)
-            name = measurement.strategy or measurement.digest
-            if measurement.failure:
-                result = f"failed: {measurement.failure}"
-            else:
-                value = measurement.metrics[objective.name].value
-                better = min if objective.direction == "minimize" else max
-                best = value if best is None else better(best, value)
-                result = f"{objective.name} {value:.4g}"
-            standing = "" if best is None else f"best {best:.4g}  "
+        `results` are those measured already; the caller adds each new one before it shows it.
+        """
+        began, first = time.monotonic(), len(results)
+        better = min if objective.direction == "minimize" else max
+        self._bar.update(self._trials, total=total, completed=first, description="search", visible=True)
+
+        def show(new: Measurement) -> None:
+            done = len(results)
+            left = (time.monotonic() - began) / max(done - first, 1) * max(total - done, 0)
+            values = [item.metrics[objective.name].value for item in results.values() if not item.failure]
+            result = f"failed: {new.failure}" if new.failure else f"{objective.name} {_value(new, objective)}"
+            best = f"best {better(values):.4g}  " if values else ""
             self.console.print(
-                f"  {done}/{total}  {name}  fraction {measurement.executed_fraction:.3f}  {result}  "
-                f"{standing}about {_duration(left)} left"
+                f"  {done}/{total}  {new.strategy or new.digest}  fraction {new.executed_fraction:.3f}  {result}  "
+                f"{best}about {_duration(left)} left",
+                soft_wrap=True,
             )
             self._bar.update(self._trials, completed=done)
 
         yield show
         self._bar.update(self._trials, visible=False)
+
+
+def _value(measurement: Measurement, metric: Metric) -> str:
+    return f"{measurement.metrics[metric.name].value:.4g}"
 
 
 def _duration(seconds: float) -> str:
