@@ -164,6 +164,7 @@ def test_vectors_train_as_in_a_linear_layer() -> None:
     batched = copy.deepcopy(bit)
     batched.zero_grad()
     batched(x.detach()[None]).sum().backward()
+    assert batched.weight.grad is not None
     assert torch.equal(bit.weight.grad, batched.weight.grad)
 
 

@@ -48,7 +48,7 @@ def test_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:
         "with RunFolder(sys.argv[1]).locked():\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", hold, str(tmp_path)]
+    command = [sys.executable, "-P", "-c", hold, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

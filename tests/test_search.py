@@ -342,7 +342,8 @@ def test_ladder_quantises_what_suffers_least_for_its_size() -> None:
 
 def test_ladder_follows_the_baselines() -> None:
     world, study = World(), memory()
-    sizes, scores = ({group.name: value for group in SPACE.groups} for value in (1, 1.0))
+    sizes = {group.name: 1 for group in SPACE.groups}
+    scores = {group.name: 1.0 for group in SPACE.groups}
     rungs = [item for item in ladder(SPACE, sizes, scores) if item not in BASELINES]
     study.enqueue([*BASELINES, *rungs])
     world.run(study, len(BASELINES) + len(rungs))

@@ -76,9 +76,9 @@ def test_scores_follow_from_the_seed_and_leave_the_network_alone() -> None:
 
 def test_layer_that_is_ternary_already_suffers_nothing() -> None:
     network = toy()
-    middle = network[2]
+    weight = network.get_parameter("2.weight")
     with torch.no_grad():
-        middle.weight.copy_(0.25 * torch.sign(middle.weight))
+        weight.copy_(0.25 * torch.sign(weight))
     found = scores(network)
     assert found["middle"] == 0.0
     assert found["ends"] > 0

@@ -45,7 +45,7 @@ class ToyTask:
         self.calls += 1
         self.batches.append(indices.tolist())
         x = data.x[indices] + 0.01 * torch.rand(len(indices), 5, generator=generator)
-        loss = (network(x) - data.y[indices]).square().mean()
+        loss: Tensor = (network(x) - data.y[indices]).square().mean()
         return loss * math.nan if self.calls - 1 == self.breaks_at else loss
 
 
@@ -193,7 +193,7 @@ def test_quantised_rate_is_for_latent_weights_only(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.optim, "AdamW", Spy)
     network = toy_network()
-    network.get_submodule("3").bias.requires_grad_(False)  # type: ignore[operator,union-attr]
+    network.get_parameter("3.bias").requires_grad_(False)
     run(network=network, recipe=dataclasses.replace(RECIPE, steps=1))
     first = network.get_submodule("0")
     assert isinstance(first, BitLinear)

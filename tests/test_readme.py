@@ -1,0 +1,71 @@
+"""What the documents promise exists: every verb has help and stands in README.md."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bitsearch import catalogue, ops
+from bitsearch.cli import parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def verbs(of: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+    """Give every verb with its parser and its line of help."""
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for verb, child in action.choices.items():
+                yield f"{name} {verb}".strip(), child, helps[verb]
+                yield from verbs(child, f"{name} {verb}".strip())
+
+
+VERBS = {name: (child, text) for name, child, text in verbs(parser())}
+
+
+def test_verbs_of_the_contract_exist() -> None:
+    expected = "run list strategies layers train export ternarize inspect verify bench evaluate report status suggest"
+    assert {*expected.split(), "data", "data make", "data check"} <= set(VERBS)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_help(name: str) -> None:
+    child, text = VERBS[name]
+    assert len(text) > 10, f"{name} has no help"
+    assert text == text.strip()
+    assert child.format_help().startswith("usage: bitsearch " + name)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_stands_in_the_readme(name: str) -> None:
+    words = name.split()
+    line = r"[ \w|`]*".join(re.escape(word) for word in words)
+    assert re.search(rf"bitsearch {line}\b", README), f"README.md does not show `bitsearch {name}`"
+
+
+def test_commands_in_the_readme_can_be_parsed() -> None:
+    commands = re.findall(r"^(?:\S*/)?bitsearch ((?:[^\n\\#]|\\\n)+)", README, re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = command.replace("\\\n", " ").split()
+        if any(mark in word for word in words for mark in ("[", "|", "<", "…", ">", ";", "(", "'", '"')):
+            continue
+        parser().parse_args(words)
+
+
+def test_names_in_the_readme_exist() -> None:
+    models, functions = re.findall(r"--model (\w+)", README), re.findall(r"\bops\.(\w+)\(", README)
+    assert set(models) <= set(catalogue.names())
+    assert set(functions) <= set(ops.__all__)
+    assert models
+    assert functions
+
+
+def test_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
