@@ -5,21 +5,21 @@
 namespace bitsearch {
 namespace {
 
-Shape Dimensions(const OrtTensorTypeAndShapeInfo* info) {
+Shape Dimensions(const OrtTensorTypeAndShapeInfo* info, Shape shape = {}) {
   size_t rank;
   Check(api->GetDimensionsCount(info, &rank));
-  Shape shape(rank);
+  shape.resize(rank);
   Check(api->GetDimensions(info, shape.data(), rank));
   return shape;
 }
 
-Tensor View(const OrtValue* value) {
+Tensor View(const OrtValue* value, Shape memory = {}) {
   OrtTensorTypeAndShapeInfo* info;
   Check(api->GetTensorTypeAndShape(value, &info));
   const std::unique_ptr<OrtTensorTypeAndShapeInfo,
                         decltype(api->ReleaseTensorTypeAndShapeInfo)>
       owner(info, api->ReleaseTensorTypeAndShapeInfo);
-  return {value, Dimensions(info)};
+  return {value, Dimensions(info, std::move(memory))};
 }
 
 bool Succeeded(OrtStatus* status) {
@@ -143,14 +143,14 @@ std::optional<Shape> NodeInfo::shape(size_t input) const {
   return info ? std::optional(Dimensions(info)) : std::nullopt;
 }
 
-std::optional<Tensor> Call::input(size_t index) const {
+std::optional<Tensor> Call::input(size_t index, Shape memory) const {
   size_t count;
   Check(api->KernelContext_GetInputCount(context_, &count));
   if (index >= count) return std::nullopt;
   const OrtValue* value;
   Check(api->KernelContext_GetInput(context_, index, &value));
   if (!value) return std::nullopt;
-  return View(value);
+  return View(value, std::move(memory));
 }
 
 float* Call::output(const Shape& shape, size_t index) const {

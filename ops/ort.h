@@ -65,7 +65,8 @@ class NodeInfo {
 class Call {
  public:
   explicit Call(OrtKernelContext* context) : context_(context) {}
-  std::optional<Tensor> input(size_t index) const;
+  // The shape is written into `memory`, for calls that allocate nothing.
+  std::optional<Tensor> input(size_t index, Shape memory = {}) const;
   // Null for an optional output that nobody reads.
   float* output(const Shape& shape, size_t index = 0) const;
   Pool pool() const;

@@ -53,7 +53,8 @@ class TernaryMatMul {
   const std::string& title() const { return title_; }
 
   void Compute(const Call& call) const {
-    const Tensor x = *call.input(kX);
+    thread_local Shape memory;
+    Tensor x = *call.input(kX, std::move(memory));
     CheckX(x.shape);
     int64_t n = n_;
     Weights weights;
@@ -73,13 +74,14 @@ class TernaryMatMul {
       if (given) CheckBias(*given, n);
       bias = Bias(given, n);
     }
-    Shape y_shape = x.shape;
-    y_shape.back() = n;
-    float* y = call.output(y_shape);
+    const int64_t m = x.size() / k_;
+    x.shape.back() = n;
+    float* y = call.output(x.shape);
+    memory = std::move(x.shape);
     const Layer layer{n, k_, (n_ < 0 ? weights : weights_).data(),
                       (scale_.empty() ? scale : scale_).data(),
                       (bias_.empty() ? bias : bias_).data()};
-    Run(kernel_, layer, x.data<float>(), x.size() / k_, q_max_, call.pool(), y);
+    Run(kernel_, layer, x.data<float>(), m, q_max_, call.pool(), y);
   }
 
  private:
