@@ -130,12 +130,12 @@ class CouplingBlock(nn.Module):
             "inverse": int(inverse),
             "out_of_bounds": self.out_of_bounds,
         }
+        name, inputs, like = "com.bithep::MonotoneSpline", (active, theta), active.dtype
+        if inverse:  # sampling reads no log-determinant, and an output with a name is computed
+            moved = torch.onnx.ops.symbolic(name, inputs, settings, dtype=like, shape=active.shape, version=1)
+            return moved, moved.new_zeros(())
+        shapes = active.shape, active.shape[:-1]
         moved, log_slope = torch.onnx.ops.symbolic_multi_out(
-            "com.bithep::MonotoneSpline",
-            (active, theta),
-            settings,
-            dtypes=(active.dtype, active.dtype),
-            shapes=(active.shape, active.shape[:-1]),
-            version=1,
+            name, inputs, settings, dtypes=(like, like), shapes=shapes, version=1
         )
         return moved, log_slope
