@@ -68,7 +68,7 @@ class SmokeRun:
 def smoke(shower_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
     """Run `bitsearch run --preset smoke` once for all tests."""
     out = tmp_path_factory.mktemp("smoke") / "run"
-    words = "run --model caloinn --preset smoke --device cpu --trials"
+    words = "run --model caloinn --preset smoke --device cpu --workers 1 --trials"
     arguments = (*words.split(), str(TRIALS), "--data", str(shower_file))
     with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
         status = main([*arguments, "--out", str(out), "--json"])

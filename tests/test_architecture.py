@@ -27,6 +27,7 @@ LAYERS = (
     ("catalogue", "checkpoint", "export", "sensitivity", "training"),
     ("parity",),
     ("laboratory",),
+    ("workers",),
     ("pipeline",),
     ("cli",),
 )
@@ -71,7 +72,8 @@ THIRD = {
     "sensitivity": {"torch"},
     "training": {"torch"},
     "parity": {"torch", "onnx"},
-    "laboratory": {"torch", "onnx"},
+    "laboratory": {"torch", "onnx", "onnxruntime"},
+    "workers": {"torch"},
     "pipeline": {"torch"},
     "cli": {"rich"},
 }
@@ -213,7 +215,7 @@ def test_imports_without_the_rest(blocked: set[str], names: str) -> None:
         blocked=sorted({"torch", "onnxruntime", "onnx"} & blocked if "search" in names else blocked),
         modules=names,
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -91,8 +91,9 @@ def test_references_and_traces_are_made_once(bench: Bench, monkeypatch: pytest.M
     work = bench.laboratory.folder / "work"
     before = {path: path.stat().st_mtime_ns for path in work.glob("trace-*")}
     assert len(before) == 4
-    monkeypatch.setattr(module.export, "trace", None)
-    bench.laboratory.references(bench.space.options)
+    monkeypatch.setattr("bitsearch.export.trace", None)
+    for choice in bench.space.options["permutation"]:
+        bench.laboratory.prepare({"permutation": choice})
     assert {path: path.stat().st_mtime_ns for path in work.glob("trace-*")} == before
 
 
