@@ -6,7 +6,14 @@ BIN := .venv/bin
 SOURCES := $(wildcard ops/*.cc ops/*.h) ops/CMakeLists.txt ops/exports.map
 SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/local/include/onnxruntime_c_api.h)
 
-.PHONY: run test lint types clean
+# The kernels and their fuzzer, which needs neither onnxruntime nor Python.
+NATIVE := tests/native/fuzz_kernels.cc $(wildcard ops/kernel_*.cc) ops/kernels.cc ops/linear.cc
+NATIVE_FLAGS := -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
+CROSS := aarch64-linux-gnu-g++
+EMULATOR := qemu-aarch64
+FUZZ_SECONDS ?= 20
+
+.PHONY: run test lint types sanitize emulate clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -18,7 +25,7 @@ test: lint
 lint: .venv/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror ops/*.cc ops/*.h
+	$(BIN)/clang-format --dry-run --Werror ops/*.cc ops/*.h tests/native/*
 
 # mypy cannot see through an editable install: it gets the tree as it is installed.
 types: .venv/.installed
@@ -28,6 +35,23 @@ types: .venv/.installed
 	ln -s $(CURDIR)/tests $(CURDIR)/benchmarks .build/typed
 	cd .build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 	  --cache-dir $(CURDIR)/.mypy_cache bitsearch tests benchmarks
+
+# Fuzz under the sanitizers: memory and undefined behaviour, then threads. No finding is let pass.
+sanitize: .build/fuzz-address,undefined .build/fuzz-thread
+	.build/fuzz-address,undefined $(FUZZ_SECONDS)
+	.build/fuzz-thread $(FUZZ_SECONDS)
+
+.build/fuzz-%: $(NATIVE) $(wildcard ops/*.h tests/native/*.h)
+	mkdir -p .build
+	$(CXX) $(NATIVE_FLAGS) -fsanitize=$* -fno-sanitize-recover=all $(NATIVE) -o $@
+
+# Fuzz what this processor cannot run: NEON in QEMU. (AVX-VNNI is emulated by the fuzzer itself.)
+emulate: .build/fuzz-aarch64
+	$(EMULATOR) .build/fuzz-aarch64 $(FUZZ_SECONDS)
+
+.build/fuzz-aarch64: $(NATIVE) $(wildcard ops/*.h tests/native/*.h)
+	mkdir -p .build
+	$(CROSS) $(NATIVE_FLAGS) -static $(NATIVE) -o $@
 
 clean:
 	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
