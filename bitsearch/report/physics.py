@@ -49,13 +49,18 @@ def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
 
 
 def telling(shown: Sequence[tuple[str, Evaluation]]) -> Callable[[Evaluation], Sequence[Histogram]]:
-    """Choose the histograms to draw: the first, which tasks make the most important, and the furthest apart."""
+    """Choose the histograms to draw: the one furthest apart of every kind, then the next; kinds differ in numbers."""
     separation: dict[str, float] = {}
     for _, evaluation in shown:
         for item in evaluation.histograms:
             separation[item.name] = max(separation.get(item.name, 0.0), item.separation.value)
-    first, *others = separation or [""]
-    chosen = {first, *sorted(others, key=lambda name: separation[name], reverse=True)[: DRAWN - 1]}
+    rank: dict[str, tuple[int, float]] = {}
+    seen: dict[str, int] = {}
+    for name in sorted(separation, key=lambda name: separation[name], reverse=True):
+        kind = re.sub(r"\d+", "#", name)
+        rank[name] = seen.get(kind, 0), -separation[name]
+        seen[kind] = seen.get(kind, 0) + 1
+    chosen = set(sorted(rank, key=lambda name: rank[name])[:DRAWN])
     return lambda evaluation: [item for item in evaluation.histograms if item.name in chosen]
 
 
