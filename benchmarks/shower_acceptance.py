@@ -57,12 +57,12 @@ def accept(geometry: Geometry, events: int, repetitions: int, folder: Path) -> N
     """Print the items of one data set."""
     dataset = geometry.dataset
     print(f"\n{dataset}")
-    start = time.perf_counter()
+    start = time.process_time()
     paths = [generator.make(dataset, events, SEED, folder / f"{role}.h5", role) for role in generator.ROLES]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     summary, size = files.check(paths[1]), paths[1].stat().st_size / 1e6
     print(
-        f"1. valid: {summary.events} x {summary.voxels} {summary.dtype}; {size:.0f} MB; 2 files in {seconds:.1f} s"
+        f"1. valid: {summary.events} x {summary.voxels} {summary.dtype}; {size:.0f} MB; 2 files in {seconds:.1f} CPU s"
     )
     train, reference = (files.read(path, geometry) for path in paths)
     classify("2. independent file", reference, train, geometry, repetitions)
@@ -138,13 +138,13 @@ def classify(
     protocol = protocol or replace(FAST, events=len(reference))
     levels: tuple[Level, ...] = ("low", "high")
     for level in levels:
-        start = time.perf_counter()
+        start = time.process_time()
         result = score(reference, other, geometry, level, protocol, repetitions)
-        seconds = (time.perf_counter() - start) / repetitions
+        seconds = (time.process_time() - start) / repetitions
         split = "/".join(map(str, result.split))
         print(
             f"{what}: {level}-level AUC {result.auc.value:.4f} +- {result.auc.std:.4f} "
-            f"({repetitions} times {split} events a class, {seconds:.0f} s each)",
+            f"({repetitions} times {split} events a class, {seconds:.0f} CPU s each)",
             flush=True,
         )
 
