@@ -54,7 +54,9 @@ def step(network: nn.Module, x: torch.Tensor) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
@@ -68,8 +70,12 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, network in networks.items():
             times[name].append(step(network, x) * 1e6)
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{arguments.layers} layers {arguments.width} x {arguments.width}, batch {arguments.batch}, step in µs")
+    print(
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"{arguments.layers} layers {arguments.width} x {arguments.width}, batch {arguments.batch}, step in µs"
+    )
     print(f"{'':10}{'minimum':>10}{'median':>10}{'x float (min)':>15}{'x float (median)':>18}")
     base = times["float32"]
     for name, values in times.items():
