@@ -87,7 +87,8 @@ class CaloINN(nn.Module):
         """Map latent vectors to showers; ln x is capped at 30, far above any normalised shower, to stay finite."""
         for block in reversed(self._couplings):
             z = block.inverse(z, condition)
-        return torch.exp(z.clamp_max(LARGEST_LOG)) - LOG_OFFSET
+        # Both bounds: onnx's reference evaluator confuses an omitted input with the splines' omitted output.
+        return torch.exp(z.clamp(-math.inf, LARGEST_LOG)) - LOG_OFFSET
 
     def negative_log_likelihood(self, x: Tensor, condition: Tensor) -> Tensor:
         """Give -ln p(ln x | condition) of every event in nats, `(batch,)`."""
