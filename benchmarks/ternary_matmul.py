@@ -40,7 +40,7 @@ def chain(op: str, domain: str, k: int, arrays: Arrays, layers: int = 1, **attri
     """Build a model of equal nodes, one after the other, with input X (M, K), constant arrays and output Y."""
     nodes = []
     names = ["X", *(f"Y{i}" for i in range(1, layers)), "Y"]
-    constants = {}
+    constants: Arrays = {}
     for i in range(layers):
         inputs = {f"{name}{i}": array for name, array in arrays.items()}
         constants |= inputs
@@ -79,7 +79,7 @@ def contestants(weights: NDArray[np.int8], scale: float, layers: int) -> dict[st
     k = weights.shape[1]
     one, point = np.full(1, scale, np.float32), np.zeros(1, np.int8)
     int8: Arrays = {"B": np.ascontiguousarray(weights.T), "scale": one, "zero_point": point}
-    ternary: Arrays = {"W": pack(weights), "scale": np.float32(scale).reshape(())}
+    ternary: Arrays = {"W": pack(weights), "scale": np.asarray(scale, np.float32)}
     return {
         "ternary": chain("TernaryMatMul", ops.DOMAIN, k, ternary, layers, K=k),
         "fp32": chain("MatMul", "", k, {"B": np.float32(scale) * weights.T.astype(np.float32)}, layers),
