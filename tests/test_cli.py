@@ -12,7 +12,7 @@ from bitsearch import checkpoint, ops
 from bitsearch.checkpoint import Checkpoint
 from bitsearch.cli import main, parser
 from bitsearch.laboratory import Laboratory
-from bitsearch.models.showers import files
+from bitsearch.models.showers import files, generator
 
 Capture = pytest.CaptureFixture[str]
 MODEL = ["--model", "caloinn", "--preset", "smoke"]
@@ -257,6 +257,12 @@ def test_bad_input_is_one_line(
         names[name].write_text(content)
     assert message.format(**names) in refused(capsys, *(item.format(**names) for item in arguments))
     assert not names["new"].exists()
+
+
+def test_file_with_too_few_events(capsys: Capture, tmp_path: Path) -> None:
+    file = generator.make("ds1-photon", 6, 1, tmp_path / "few.h5")
+    line = refused(capsys, "run", *MODEL, "--workers", "1", "--data", file, "--out", tmp_path / "run")
+    assert "3 events are left for training and validation; expected at least 4" in line
 
 
 def test_unknown_option_of_a_model(capsys: Capture, bench: Bench, tmp_path: Path) -> None:

@@ -80,7 +80,12 @@ def load(
     # In place: a second copy of 100,000 showers of ds2 would take 2.6 GB more.
     rng.shuffle(table)
     columns, condition = table[:, :-1], table[:, -1:]
-    validation = max(1, int(len(table) * validation_fraction))
+    # One event alone has no spread.
+    validation = max(2, int(len(table) * validation_fraction))
+    if len(table) < validation + 2:
+        raise DataError(
+            f"{sources[0]}: {len(table)} events are left for training and validation; expected at least 4"
+        )
     return ShowerData(
         geometry=geometry,
         identity=_identity(summaries),
