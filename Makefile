@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 20
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
-	$(BIN)/bitsearch run --model caloinn --trials 20 --out runs/caloinn
+	$(BIN)/bitsearch run --model caloinn --trials 12 --out runs/caloinn
 
 test: lint
 	$(BIN)/pytest
