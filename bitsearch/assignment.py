@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from bitsearch.errors import ConfigurationError
 from bitsearch.precision import Precision
@@ -13,6 +14,20 @@ class Assignment(Mapping[str, Precision]):
 
     def __init__(self, precisions: Mapping[str, Precision | str]) -> None:
         self._precisions = {layer: _precision(layer, value) for layer, value in precisions.items()}
+
+    @classmethod
+    def read(cls, path: Path) -> "Assignment":
+        """Read JSON that maps layers to precisions.
+
+        Raises:
+            ConfigurationError: the file is missing or holds anything else.
+        """
+        try:
+            return cls(json.loads(path.read_text()))
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{path}: {error}; expected JSON that maps layers to precisions"
+            ) from error
 
     @classmethod
     def of(

@@ -12,7 +12,7 @@ from typing import cast
 
 from bitsearch import models, quant, search_spaces
 from bitsearch.errors import ConfigurationError
-from bitsearch.records import PublishedResult
+from bitsearch.records import PublishedFraction, PublishedResult
 from bitsearch.space import Group, Inventory, SearchSpace
 from bitsearch.strategy import Strategy
 from bitsearch.task import Task
@@ -59,12 +59,16 @@ class Entry:
         """Give the paper's numbers."""
         return cast(tuple[PublishedResult, ...], self.search_space.published(dataset))
 
+    def published_fractions(self, dataset: str) -> tuple[PublishedFraction, ...]:
+        """Give the quantised shares that the paper prints."""
+        return cast(tuple[PublishedFraction, ...], self.search_space.published_fractions(dataset))
+
     def space(self, task: Task) -> SearchSpace:
         """Build the search space for the layers that the network really has."""
-        layers = inventory(task, self.options_of_reference).names
+        layers = inventory(task, self.options_of_reference(task.preset)).names
         groups = cast(Sequence[Group], self.search_space.groups(layers))
-        strategies = cast(Sequence[Strategy], self.search_space.strategies(layers))
-        return SearchSpace(layers, tuple(groups), self.options, tuple(strategies))
+        strategies = cast(Sequence[Strategy], self.search_space.strategies(layers, task.preset))
+        return SearchSpace(layers, tuple(groups), self.options(task.preset), tuple(strategies))
 
     def strategy(self, task: Task, name: str) -> Strategy:
         """Find one of the paper's strategies.
@@ -79,15 +83,13 @@ class Entry:
             )
         return known[name]
 
-    @property
-    def options(self) -> Mapping[str, tuple[str, ...]]:
-        """Model options that the search may choose, each with its choices."""
-        return cast(Mapping[str, tuple[str, ...]], self.search_space.OPTIONS)
+    def options(self, preset: str) -> Mapping[str, tuple[str, ...]]:
+        """List the model options that the search may choose, each with its choices."""
+        return cast(Mapping[str, tuple[str, ...]], self.search_space.options(preset))
 
-    @property
-    def options_of_reference(self) -> dict[str, str]:
-        """Choices of the float reference: the first of each option."""
-        return {name: choices[0] for name, choices in self.options.items()}
+    def options_of_reference(self, preset: str) -> dict[str, str]:
+        """Give the choices of the float reference: the first of each option."""
+        return {name: choices[0] for name, choices in self.options(preset).items()}
 
 
 def inventory(task: Task, options: Mapping[str, str]) -> Inventory:

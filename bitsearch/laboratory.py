@@ -19,7 +19,7 @@ from bitsearch import catalogue, export, parity, quant
 from bitsearch.assignment import digest
 from bitsearch.checkpoint import load_state
 from bitsearch.errors import TrainingError
-from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Quantity
+from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Parity, Quantity
 from bitsearch.rundir import RunFolder, write_atomically
 from bitsearch.runtime import open_session, time_session
 from bitsearch.strategy import Configuration
@@ -70,19 +70,16 @@ class Laboratory:
         for graph in self.task.graphs(self.network(options)):
             self.template(options, graph)
 
-    def network(self, options: Mapping[str, str]) -> nn.Module:
-        """Build the float network with its initial weights, which follow from the seed."""
-        torch.manual_seed(self.seed)
+    def network(self, options: Mapping[str, str], repetition: int = 0) -> nn.Module:
+        """Build the float network; its structure follows from the seed, its initial weights also from `repetition`."""
+        torch.manual_seed(self.seed + repetition)
         return self.task.network(options, self.seed)
 
-    def reference(self, options: Mapping[str, str]) -> Trained:
+    def reference(self, options: Mapping[str, str], repetition: int = 0) -> Trained:
         """Train the float network from scratch, or take up what was trained before."""
-        network = self.network(options)
-        checkpoint = self._work("reference", options, ".pt")
-        if not checkpoint.is_file():
-            generator = torch.Generator(self.device).manual_seed(self.seed)
-            self.task.prepare(network.to(self.device), self.data, generator)
-        return self._train(network, self.task.recipes.reference, self.seed, checkpoint)
+        checkpoint = self._work("reference", options, f"-{repetition}.pt")
+        network = self._untrained(options, repetition, checkpoint)
+        return self._train(network, self.task.recipes.reference, self.seed + repetition, checkpoint)
 
     def template(self, options: Mapping[str, str], graph: str) -> onnx.ModelProto:
         """Trace a graph, or read the trace made before."""
@@ -94,18 +91,19 @@ class Laboratory:
         return onnx.load(file)
 
     def train(
-        self, configuration: Configuration, recipe: Recipe, seed: int, checkpoint: Path | None = None
+        self,
+        configuration: Configuration,
+        recipe: Recipe,
+        repetition: int = 0,
+        checkpoint: Path | None = None,
     ) -> Trained:
         """Train a configuration from its float reference, or from scratch where the recipe says so."""
-        network = self.network(configuration.options)
-        if not recipe.scratch:
-            network = self.reference(configuration.options).network
-        elif checkpoint is None or not checkpoint.is_file():
-            self.task.prepare(
-                network.to(self.device), self.data, torch.Generator(self.device).manual_seed(self.seed)
-            )
+        if recipe.scratch:
+            network = self._untrained(configuration.options, repetition, checkpoint)
+        else:
+            network = self.reference(configuration.options, repetition).network
         quant.apply(network, configuration.assignment)
-        return self._train(network, recipe, seed, checkpoint)
+        return self._train(network, recipe, self.seed + repetition, checkpoint)
 
     def export(
         self, network: nn.Module, configuration: Configuration, graph: str, strategy: str | None = None
@@ -152,7 +150,7 @@ class Laboratory:
             if fidelity == "full":
                 trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
             else:
-                trainings = [self.train(configuration, recipes.candidate, self.seed)]
+                trainings = [self.train(configuration, recipes.candidate)]
             metrics = _over_trainings([self._metrics(item, configuration) for item in trainings])
         except TrainingError as error:
             return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
@@ -160,8 +158,13 @@ class Laboratory:
             **base,
             metrics=metrics,
             train_seconds=sum(item.seconds for item in trainings),
-            **self._serving(trainings[0], configuration, origin, keep),
+            **self._serving(trainings, configuration, origin, keep),
         )
+
+    def parity(self, model: onnx.ModelProto, network: nn.Module) -> Parity:
+        """Compare an exported served graph with its network in torch."""
+        inputs = self.task.inputs(PARITY_EVENTS, self.seed)
+        return parity.compare(model, self.task.graphs(network)[self.task.served], inputs)
 
     def latencies(self, session: onnxruntime.InferenceSession) -> tuple[Latency, ...]:
         """Time the served graph on one thread, for every batch size of the task."""
@@ -170,14 +173,31 @@ class Laboratory:
             for batch in self.task.latency_batches
         )
 
-    def evaluate(self, measurement: Measurement) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compute the full metrics and plots of a measurement whose file is kept."""
-        session = open_session(self.folder / str(measurement.model), self.threads)
-        return self.task.evaluate(session, self.data, measurement.digest, self.seed, self.progress)
+    def evaluate(
+        self, measurement: Measurement, baseline: Measurement | None
+    ) -> tuple[Mapping[str, Quantity], Evaluation]:
+        """Compute the full metrics and plots of a measurement whose file is kept, beside the float strategy's."""
+        sessions = self._sessions(measurement)
+        if baseline is not None and baseline.digest != measurement.digest:
+            others = self._sessions(baseline)
+        else:
+            others = sessions if baseline else []
+        return self.task.evaluate(sessions, others, self.data, measurement.digest, self.seed, self.progress)
 
-    def _finally(self, configuration: Configuration, index: int) -> Trained:
-        checkpoint = self._work(f"full-{configuration.digest}-{index}", {}, ".pt")
-        return self.train(configuration, self.task.recipes.final, self.seed + index, checkpoint)
+    def _sessions(self, measurement: Measurement) -> list[onnxruntime.InferenceSession]:
+        """Open the file that is kept and those of the repeated trainings."""
+        repeated = [
+            self._repeated(measurement.digest, index) for index in range(1, self.task.recipes.repetitions)
+        ]
+        paths = [self.folder / str(measurement.model), *(path for path in repeated if path.is_file())]
+        return [open_session(path, self.threads) for path in paths]
+
+    def _repeated(self, digest: str, repetition: int) -> Path:
+        return self._work(f"full-{digest}", {}, f"-{repetition}.onnx")
+
+    def _finally(self, configuration: Configuration, repetition: int) -> Trained:
+        checkpoint = self._work(f"full-{configuration.digest}", {}, f"-{repetition}.pt")
+        return self.train(configuration, self.task.recipes.final, repetition, checkpoint)
 
     def _metrics(self, trained: Trained, configuration: Configuration) -> dict[str, Quantity]:
         """Measure the quick metrics of the exported graphs.
@@ -199,23 +219,33 @@ class Laboratory:
         return metrics
 
     def _serving(
-        self, trained: Trained, configuration: Configuration, origin: str, keep: str | None
+        self, trainings: Sequence[Trained], configuration: Configuration, origin: str, keep: str | None
     ) -> dict[str, Any]:
-        """Export the graph that users run and measure what serving it costs."""
+        """Export the graph that users run and measure what serving it costs; files that are kept are timed later."""
         kind, _, name = origin.partition(":")
-        graph = self.task.graphs(trained.network)[self.task.served]
-        served = self.export(
-            trained.network, configuration, self.task.served, name if kind == "baseline" else None
+        strategy = name if kind == "baseline" else None
+        first, *others = (
+            self.export(item.network, configuration, self.task.served, strategy) for item in trainings
         )
-        content = served.SerializeToString()
+        content = first.SerializeToString()
         if keep:
             write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
+            for index, other in enumerate(others, 1):
+                write_atomically(self._repeated(configuration.digest, index), other.SerializeToString())
         return {
             "size_bytes": len(content),
-            "latency_us": self.latencies(open_session(served)),
-            "parity": parity.compare(served, graph, self.task.inputs(PARITY_EVENTS, self.seed)),
+            "latency_us": () if keep else self.latencies(open_session(first)),
+            "parity": self.parity(first, trainings[0].network),
             "model": f"models/{keep}.onnx" if keep else None,
         }
+
+    def _untrained(self, options: Mapping[str, str], repetition: int, checkpoint: Path | None) -> nn.Module:
+        """Build a network to train from scratch, initialised from data unless its training goes on."""
+        network = self.network(options, repetition).to(self.device)
+        if checkpoint is None or not checkpoint.is_file():
+            generator = torch.Generator(self.device).manual_seed(self.seed + repetition)
+            self.task.prepare(network, self.data, generator)
+        return network
 
     def _train(self, network: nn.Module, recipe: Recipe, seed: int, checkpoint: Path | None) -> Trained:
         return train(

@@ -92,13 +92,16 @@ class _Run:
         self._begin()
         with self._stage("data"):
             identity = self.laboratory.data.identity
+            yardsticks = self.laboratory.task.yardsticks(self.laboratory.data)
+        for item in yardsticks:
+            self.terminal.say(f"{item.name} alone: {item.metric} {item.quantity.value:.4g}")
         data = json.loads(json.dumps(asdict(identity)))
         if (known := self.folder.settings().get("data", data)) != data:
             raise ConfigurationError(
                 f"{self.folder.path} holds a run on other data: {known['statement']} found {data['statement']} "
                 "the content of a file has changed; choose another --out"
             )
-        self.folder.update({"data": data})
+        self.folder.update({"data": data, "yardsticks": [asdict(item) for item in yardsticks]})
         with workers.workers(self.laboratory, self.count) as executor:
             with self._stage("float references"):
                 self._prepare(executor)
@@ -134,20 +137,16 @@ class _Run:
                 f"{known.get('preset')} and seed {known.get('seed')} whose settings or data differ; "
                 "choose another --out, or repeat that run's flags to continue it"
             )
-        task, inventory = (
-            self.laboratory.task,
-            catalogue.inventory(self.laboratory.task, self.entry.options_of_reference),
-        )
+        task = self.laboratory.task
+        inventory = catalogue.inventory(task, self.entry.options_of_reference(task.preset))
         group_of = {name: group.name for group in self.space.groups for name in group.layers}
         self.folder.update(
             {
                 "signature": signature,
                 "version": version("bitsearch"),
                 "command": ["bitsearch", *sys.argv[1:]],
-                **{
-                    name: getattr(self.request, name)
-                    for name in ("model", "preset", "seed", "trials", "workers")
-                },
+                **{name: getattr(self.request, name) for name in ("model", "preset", "seed", "trials")},
+                "workers": self.count,
                 "dataset": task.dataset,
                 "device": self.laboratory.device,
                 "title": f"Mixed precision of {self.entry.name} on {task.dataset}",
@@ -207,15 +206,15 @@ class _Run:
     def _ladder(self) -> list[Configuration]:
         """Seed the search with the groups that gradients call harmless, kept for continued runs."""
         file = self.laboratory.folder / "work" / "sensitivities.json"
-        inventory = catalogue.inventory(self.laboratory.task, self.entry.options_of_reference)
+        task = self.laboratory.task
+        options = self.entry.options_of_reference(task.preset)
+        inventory = catalogue.inventory(task, options)
         if file.is_file():
             scores = json.loads(file.read_text())
         else:
             self.terminal.progress("layer sensitivities", 0.0)
-            network = self.laboratory.reference(self.entry.options_of_reference).network
-            scores = sensitivity.fisher(
-                network, self.laboratory.task, self.laboratory.data, self.space, self.request.seed
-            )
+            network = self.laboratory.reference(options).network
+            scores = sensitivity.fisher(network, task, self.laboratory.data, self.space, self.request.seed)
             write_atomically(file, json.dumps(scores))
         weights = {layer.name: layer.weights for layer in inventory.layers}
         sizes = {group.name: sum(weights[name] for name in group.layers) for group in self.space.groups}
@@ -235,6 +234,7 @@ class _Run:
         }
         names = {item.configuration.digest: item.name for item in self.space.strategies}
         digests = [configuration.digest for configuration in chosen]
+        self._repeat_references(executor, [item for item in chosen if item.digest not in done])
         under_way = [
             executor.submit(
                 workers.measure, item, self.origins.get(digest, "final"), "full", names.get(digest, digest)
@@ -247,10 +247,25 @@ class _Run:
             done[future.result().digest] = future.result()
         return [done[digest] for digest in digests if not done[digest].failure]
 
+    def _repeat_references(self, executor: Executor, chosen: list[Configuration]) -> None:
+        """Train the float networks that repeated trainings start from, so that spreads are those of seeds."""
+        recipes = self.laboratory.task.recipes
+        if recipes.final.scratch:
+            return
+        needed = {tuple(item.options.items()): dict(item.options) for item in chosen}
+        repetitions = range(1, recipes.repetitions)
+        under_way = [
+            executor.submit(workers.reference_again, *item) for item in product(needed.values(), repetitions)
+        ]
+        for future in self._reported(under_way, "float references repeated"):
+            future.result()
+
     def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
         """Compare what the finalists generate with the reference; a fuller record goes behind the one there is."""
         missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
-        under_way = [executor.submit(workers.evaluate, item) for item in missing]
+        float_digest = self.space.strategies[0].configuration.digest
+        baseline = next((item for item in finalists if item.digest == float_digest), None)
+        under_way = [executor.submit(workers.evaluate, item, baseline) for item in missing]
         for future in self._reported(under_way, "evaluated"):
             metrics, evaluation = future.result()
             latest = self._results("full")[evaluation.digest]

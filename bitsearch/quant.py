@@ -117,12 +117,24 @@ def apply(network: nn.Module, assignment: Assignment, act_qmax: float = 127.0) -
 
 
 def inventory(network: nn.Module) -> Inventory:
-    """List the linear layers of a network (which may lie on the meta device) and count its parameters."""
+    """List the linear layers of a network (which may lie on the meta device) and count its parameters.
+
+    A network names the submodules that its forward pass never calls in an attribute `never_run`.
+    """
+    idle = tuple(f"{name}." for name in getattr(network, "never_run", ()))
     layers = tuple(
-        Layer(name, linear.out_features, linear.in_features, linear.bias is not None)
+        Layer(
+            name,
+            linear.out_features,
+            linear.in_features,
+            linear.bias is not None,
+            not f"{name}.".startswith(idle),
+        )
         for name, linear in linear_layers(network)
     )
-    return Inventory(layers, sum(p.numel() for p in network.parameters() if p.requires_grad))
+    counts = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
+    executed = sum(count for name, count in counts.items() if not name.startswith(idle))
+    return Inventory(layers, sum(counts.values()), executed)
 
 
 def _with_precision(linear: nn.Linear, precision: Precision, act_qmax: float) -> nn.Linear:

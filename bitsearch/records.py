@@ -140,13 +140,43 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A function such as a ROC curve; `low` and `high` bound its spread over trainings, where it was taken."""
+
+    name: str
+    label: str
+    position_label: str
+    positions: tuple[float, ...]
+    values: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    diagonal: bool = False
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True)
+class Map:
+    """Counts of events in two dimensions: `counts[ix][iy]` lies between the edges `ix` and `iy`."""
+
+    name: str
+    label: str
+    x_label: str
+    y_label: str
+    x_edges: tuple[float, ...]
+    y_edges: tuple[float, ...]
+    counts: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The physics plots of one configuration: `evaluation/<digest>.json` of a run folder."""
 
     digest: str
     events: int
-    histograms: tuple[Histogram, ...]
+    histograms: tuple[Histogram, ...] = ()
     profiles: tuple[Profile, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    maps: tuple[Map, ...] = ()
 
     def to_json(self) -> str:
         """Write JSON."""
@@ -161,7 +191,9 @@ class Evaluation:
             for item in raw["histograms"]
         )
         profiles = tuple(Profile(**_tuples(item)) for item in raw["profiles"])
-        return cls(raw["digest"], raw["events"], histograms, profiles)
+        curves = tuple(Curve(**_tuples(item)) for item in raw.get("curves", ()))
+        maps = tuple(Map(**_tuples(item)) for item in raw.get("maps", ()))
+        return cls(raw["digest"], raw["events"], histograms, profiles, curves, maps)
 
 
 @dataclass(frozen=True)
@@ -174,6 +206,24 @@ class PublishedResult:
     std: float | None
 
 
+@dataclass(frozen=True)
+class PublishedFraction:
+    """A quantised share as the paper prints it, and what to know of it where our count differs."""
+
+    strategy: str
+    printed: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a simple estimator without any training reaches in a metric, on the same events."""
+
+    name: str
+    metric: str
+    quantity: Quantity
+
+
 def finite(value: float) -> float | None:
     """Give None for NaN and infinities, which JSON does not have."""
     return value if math.isfinite(value) else None
@@ -181,4 +231,8 @@ def finite(value: float) -> float | None:
 
 def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Turn JSON's lists into the tuples that they were."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    return {name: _tuple(value) for name, value in raw.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

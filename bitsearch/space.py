@@ -32,10 +32,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All linear layers of a network in forward order and the number of all its trainable parameters."""
+    """All linear layers of a network in forward order and the numbers of its trainable parameters.
+
+    `executed_parameters` leaves out the modules that the forward pass never calls.
+    """
 
     layers: tuple[Layer, ...]
     total_parameters: int
+    executed_parameters: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -46,7 +50,6 @@ class Inventory:
         """Count what `assignment` quantises, as the contract's section 3 defines it (BitHEP Table 3)."""
         quantized = [layer for layer in self.layers if assignment[layer.name].is_quantized]
         parameters = sum(layer.parameters for layer in quantized)
-        never_run = sum(layer.parameters for layer in self.layers if not layer.executed)
         executed = sum(layer.parameters for layer in quantized if layer.executed)
         return Fractions(
             quantized_parameters=parameters,
@@ -54,7 +57,7 @@ class Inventory:
             fraction=parameters / self.total_parameters,
             weight_fraction=sum(layer.weights for layer in quantized)
             / sum(layer.weights for layer in self.layers),
-            executed_fraction=executed / (self.total_parameters - never_run),
+            executed_fraction=executed / self.executed_parameters,
         )
 
 

@@ -46,10 +46,7 @@ def suggest(
         group.name: sum(layers[name].parameters for name in group.layers if layers[name].executed)
         for group in groups
     }
-    executed = inventory.total_parameters - sum(
-        layer.parameters for layer in inventory.layers if not layer.executed
-    )
-    needed = target * executed
+    needed = target * inventory.executed_parameters
     chosen = _least([scores[group.name] for group in groups], [sizes[group.name] for group in groups], needed)
     quantized = [name for index in chosen for name in groups[index].layers]
     assignment = Assignment.of(inventory.names, quantized)
@@ -77,7 +74,7 @@ def from_run(folder: Path, model: str, dataset: str | None, target: float) -> Su
         )
     entry = catalogue.find(model)
     task = entry.task(settings["dataset"], settings["preset"])
-    inventory = catalogue.inventory(task, entry.options_of_reference)
+    inventory = catalogue.inventory(task, entry.options_of_reference(task.preset))
     sizes = {item["name"]: (item["out_features"], item["in_features"]) for item in settings["layers"]}
     if sizes != {layer.name: (layer.out_features, layer.in_features) for layer in inventory.layers}:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """What a model file gives: a network, data, a loss, graphs to export and metrics. The search knows nothing else.
 
-The pipeline calls, in this order: `load`, `network`, `prepare` (float networks only, once), `loss` in every
-training step, `graphs` at export, then `measure` on the exported files, and `evaluate` for the final front.
+The pipeline calls, in this order: `load`, `yardsticks`, `network`, `prepare` (float networks only, once), `loss`
+in every training step, `graphs` at export, then `measure` on exported files, and `evaluate` for the final front.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from bitsearch.records import Evaluation, Metric, Quantity
+from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, from 0 to 1."""
+
+
+Schedule = Literal["one-cycle", "cosine", "linear", "steps", "constant"]
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,12 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: AdamW with one learning-rate cycle, stepped once a batch.
+    """How a network is trained: AdamW (Adam where `weight_decay` is 0), its rate scheduled by optimiser steps.
 
-    `quantized_rate` multiplies the learning rate of low-bit weights, which need larger steps to change a code.
-    `scratch` starts from random weights instead of the float reference.
+    `one-cycle` rises for the share `warm_up` of the steps, `cosine` and `linear` fall to 0, `steps` halves the
+    rate every `decay_every` steps. Each of the `steps` sums the gradients of `accumulate` batches, whose norm
+    `clip` bounds. `quantized_rate` multiplies the learning rate of low-bit weights, which need larger steps to
+    change a code. `scratch` starts from random weights instead of the float reference.
     """
 
     steps: int
@@ -59,6 +64,11 @@ class Recipe:
     warm_up: float = 0.3
     quantized_rate: float = 1.0
     scratch: bool = False
+    schedule: Schedule = "one-cycle"
+    decay_every: int = 1
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,8 +175,22 @@ class Task(Protocol):
         """Compute the quick metrics, the objective among them, from exported graphs."""
         ...
 
+    def yardsticks(self, data: Any) -> tuple[Yardstick, ...]:
+        """Give what simple estimators reach on the events that `measure` uses."""
+        ...
+
     def evaluate(
-        self, session: Session, data: Any, digest: str, seed: int, progress: Progress
+        self,
+        sessions: Sequence[Session],
+        baseline: Sequence[Session],
+        data: Any,
+        digest: str,
+        seed: int,
+        progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compute the full metrics and the plots of the served graph."""
+        """Compute the full metrics and the plots of the served graph.
+
+        `sessions` are a configuration's repeated trainings, the served one first; `baseline` those of the float
+        strategy, empty where there are none, and the same object where the configuration is that strategy.
+        """
         ...

@@ -3,7 +3,7 @@
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -66,26 +66,25 @@ def train(
     optimizer = torch.optim.AdamW(
         _parameter_groups(network, recipe),
         lr=recipe.max_learning_rate,
+        betas=recipe.betas,
         eps=recipe.epsilon,
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=max(recipe.steps, 2),
-        pct_start=recipe.warm_up,
-    )
+    scheduler = _scheduler(optimizer, recipe)
     state = _State(network, optimizer, scheduler, {**asdict(recipe), "seed": seed})
     first, spent, losses = state.restore(checkpoint)
     began = saved = time.monotonic()
     noise = torch.Generator(device)
     for step in range(first, recipe.steps):
-        noise.manual_seed(_mix(seed, step))
-        indices = _batch(data.events, recipe.batch_size, step, seed).to(device)
-        loss = task.loss(network, data, indices, noise)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for batch in range(step * recipe.accumulate, (step + 1) * recipe.accumulate):
+            noise.manual_seed(_mix(seed, batch))
+            indices = _batch(data.events, recipe.batch_size, batch, seed).to(device)
+            loss = task.loss(network, data, indices, noise)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
         scheduler.step()
         if step % STEPS_BETWEEN_CHECKS == 0 or step == recipe.steps - 1:
@@ -142,6 +141,23 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]
     if quantized:
         groups.append({"params": quantized, "lr": recipe.max_learning_rate * recipe.quantized_rate})
     return groups
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "one-cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=max(recipe.steps, 2),
+            pct_start=recipe.warm_up,
+        )
+    shares: Mapping[str, Callable[[int], float]] = {
+        "cosine": lambda step: 0.5 * (1 + math.cos(math.pi * step / recipe.steps)),
+        "linear": lambda step: 1 - step / recipe.steps,
+        "steps": lambda step: 0.5 ** (step // recipe.decay_every),
+        "constant": lambda step: 1.0,
+    }
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, shares[recipe.schedule])
 
 
 def _batch(events: int, size: int, step: int, seed: int) -> Tensor:

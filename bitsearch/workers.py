@@ -71,9 +71,16 @@ def measure(
     return _here().measure(configuration, origin, fidelity, keep)
 
 
-def evaluate(measurement: Measurement) -> tuple[Mapping[str, Quantity], Evaluation]:
+def reference_again(options: Mapping[str, str], repetition: int) -> None:
+    """Train a float network from other initial weights, unless that has been done."""
+    _here().reference(options, repetition)
+
+
+def evaluate(
+    measurement: Measurement, baseline: Measurement | None
+) -> tuple[Mapping[str, Quantity], Evaluation]:
     """Compute the full metrics and plots of a configuration whose file is kept."""
-    return _here().evaluate(measurement)
+    return _here().evaluate(measurement, baseline)
 
 
 class _Here(Executor):

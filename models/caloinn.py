@@ -20,7 +20,7 @@ from bitsearch.models.showers.dataset import ShowerData, load
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Denormalization, Selection
-from bitsearch.records import Evaluation, Metric, Quantity
+from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 LOG_OFFSET = 1e-8
@@ -163,7 +163,7 @@ class Density(nn.Module):
 DATASETS = ("ds1-photon", "ds1-pion", "ds2")
 PRESETS = ("smoke", "laptop", "paper")
 HOW_NLL = (
-    "mean over n trainings from one float reference and their standard deviation; "
+    "mean over n trainings with different seeds and their standard deviation; "
     "of a single training, mean over n validation events and its standard error"
 )
 METRICS = (
@@ -278,12 +278,22 @@ class CaloINNTask:
         error = nll.std(ddof=1) / math.sqrt(len(nll))
         return {"nll": Quantity(float(nll.mean()), float(error), len(nll))}
 
+    def yardsticks(self, data: ShowerData) -> tuple[Yardstick, ...]:
+        """Give none: no simple generator is known."""
+        return ()
+
     def evaluate(
-        self, session: Session, data: ShowerData, digest: str, seed: int, progress: Progress
+        self,
+        sessions: Sequence[Session],
+        baseline: Sequence[Session],
+        data: ShowerData,
+        digest: str,
+        seed: int,
+        progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compare generated showers with the reference: classifier AUCs, histograms, layer profiles."""
+        """Compare showers of the served training with the reference: classifier AUCs, histograms, layer profiles."""
         reference = data.reference(self.evaluation.events, seed)
-        generated, lost = self._generate(session, reference.incident_mev, seed, progress)
+        generated, lost = self._generate(sessions[0], reference.incident_mev, seed, progress)
         metrics, evaluation = compare(
             reference, generated, data.geometry, self.evaluation, digest, seed, progress
         )

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from bitsearch.assignment import Assignment
-from bitsearch.records import PublishedResult
+from bitsearch.records import PublishedFraction, PublishedResult
 from bitsearch.space import Group
 from bitsearch.strategy import Configuration, Strategy
 
-OPTIONS = {"permutation": ("random", "exchange")}
 OUTER_BLOCKS = 2
+
+
+def options(_preset: str) -> dict[str, tuple[str, ...]]:
+    """Let the outer blocks permute at random or exchange the halves."""
+    return {"permutation": ("random", "exchange")}
 
 
 def groups(layers: Sequence[str]) -> tuple[Group, ...]:
@@ -22,7 +26,7 @@ def groups(layers: Sequence[str]) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def strategies(layers: Sequence[str]) -> tuple[Strategy, ...]:
+def strategies(layers: Sequence[str], _preset: str) -> tuple[Strategy, ...]:
     """Build the five strategies of Table 3 for the layers of a CaloINN."""
     blocks = block_of(layers[-1]) + 1
     central = [name for group in groups(layers) if group.role == "central" for name in group.layers]
@@ -54,6 +58,19 @@ _TABLE_3 = {
     "ds2": ("738(4) 859(2)", "728(6) 857(3)", "780(3) 876(4)", "950(2) 979(1)", "993(1) 998(0)"),
 }
 PUBLISHED_SOURCE = "BitHEP Table 3: CaloChallenge data, ten classifier trainings on one sample"
+
+
+_SHARES = {
+    "ds1-photon": ("8.4 %", "66.6 %", "99.9 %"),
+    "ds1-pion": ("5.9 %", "66.6 %", "99.9 %"),
+    "ds2": ("0.3 %", "71.4 %", "99.9 %"),
+}
+
+
+def published_fractions(dataset: str) -> tuple[PublishedFraction, ...]:
+    """Give the shares of quantised parameters printed with Table 3."""
+    names = ("nncentral", "blockcentral", "all")
+    return tuple(PublishedFraction(*item) for item in zip(names, _SHARES[dataset], strict=True))
 
 
 def published(dataset: str) -> tuple[PublishedResult, ...]:

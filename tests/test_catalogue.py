@@ -1,12 +1,11 @@
 """Models found by name or path, and the published parameter counts to the last digit."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from bitsearch import catalogue
+from bitsearch import catalogue, quant
 from bitsearch.errors import ConfigurationError
 from bitsearch.models.flows.coupling import CouplingBlock
 
@@ -114,14 +113,14 @@ def test_every_catalogued_model_fits_its_search_space(
     assert len({item.name for item in space.strategies}) == len(space.strategies)
     first = space.strategies[0].configuration
     assert not first.assignment.quantized
-    assert dict(first.options) == entry.options_of_reference
+    assert dict(first.options) == entry.options_of_reference(task.preset)
     for strategy in space.strategies:
         found = catalogue.inventory(task, strategy.configuration.options)
         assert found.names == space.layers
         strategy.configuration.assignment.require(found.names)
         assert entry.strategy(task, strategy.name).configuration == strategy.configuration
         for name, choice in strategy.configuration.options.items():
-            assert choice in entry.options[name]
+            assert choice in entry.options(task.preset)[name]
     assert {item.strategy for item in entry.published(dataset)} <= {item.name for item in space.strategies}
     assert {item.metric for item in entry.published(dataset)} <= {metric.name for metric in task.metrics}
 
@@ -144,7 +143,7 @@ def test_names_and_defaults() -> None:
     assert entry.datasets[0] == "ds1-photon"
     task = entry.task()
     assert (task.dataset, task.preset) == ("ds1-photon", "laptop")
-    assert entry.options == {"permutation": ("random", "exchange")}
+    assert entry.options("laptop") == {"permutation": ("random", "exchange")}
 
 
 @pytest.mark.parametrize(
@@ -189,8 +188,16 @@ def test_models_of_a_user_lie_beside_their_search_space(tmp_path: Path) -> None:
 def test_executed_fraction_leaves_idle_layers_out() -> None:
     entry = catalogue.find("caloinn")
     task = entry.task(preset="smoke")
-    found = catalogue.inventory(task, entry.options_of_reference)
-    idle = dataclasses.replace(found.layers[0], executed=False)
-    changed = dataclasses.replace(found, layers=(idle, *found.layers[1:]))
-    fractions = changed.fractions(entry.strategy(task, "all").configuration.assignment)
-    assert fractions.fraction > fractions.executed_fraction
+    network = task.network(entry.options_of_reference(task.preset), seed=0)
+    everything = quant.inventory(network)
+    network.never_run = ("blocks.0.subnet",)  # type: ignore[assignment]
+    found = quant.inventory(network)
+    idle = sum(p.numel() for p in network.get_submodule("blocks.0.subnet").parameters())
+    assert found.total_parameters == everything.total_parameters == found.executed_parameters + idle
+    assert [layer.name for layer in found.layers if not layer.executed] == [
+        name for name in found.names if name.startswith("blocks.0.subnet.")
+    ]
+    assignment = entry.strategy(task, "all").configuration.assignment
+    both = everything.fractions(assignment), found.fractions(assignment)
+    assert both[0].fraction == both[1].fraction
+    assert both[0].executed_fraction != both[1].executed_fraction

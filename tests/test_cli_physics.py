@@ -151,7 +151,7 @@ def test_suggest_refuses_a_run_without_sensitivities(
 def groups(*sizes: int) -> tuple[list[Group], Inventory]:
     names = [f"l{index}" for index in range(len(sizes))]
     layers = tuple(Linear(name, size, 1, bias=False) for name, size in zip(names, sizes, strict=True))
-    return [Group(name, (name,), "role") for name in names], Inventory(layers, sum(sizes))
+    return [Group(name, (name,), "role") for name in names], Inventory(layers, sum(sizes), sum(sizes))
 
 
 def best(sizes: tuple[int, ...], scores: list[float], target: float) -> float:
@@ -179,7 +179,7 @@ def test_suggestion_is_the_best_set(seed: int, target: float) -> None:
 def test_suggestion_ignores_layers_that_never_run() -> None:
     made, inventory = groups(10, 30)
     idle = Linear("idle", 60, 1, bias=False, executed=False)
-    inventory = Inventory((*inventory.layers, idle), 100)
+    inventory = Inventory((*inventory.layers, idle), 100, 40)
     made.append(Group("idle", ("idle",), "role"))
     found = suggest(made, inventory, {"l0": 1.0, "l1": 2.0, "idle": 0.0}, 0.5)
     assert "l1" in found.assignment.quantized
@@ -189,4 +189,4 @@ def test_suggestion_ignores_layers_that_never_run() -> None:
 def test_unreachable_target() -> None:
     made, inventory = groups(10, 30)
     with pytest.raises(ConfigurationError, match=r"together hold 0\.8000 of the parameters"):
-        suggest(made, Inventory(inventory.layers, 50), {"l0": 1.0, "l1": 2.0}, 0.9)
+        suggest(made, Inventory(inventory.layers, 50, 50), {"l0": 1.0, "l1": 2.0}, 0.9)

@@ -111,7 +111,7 @@ def test_candidates_start_from_the_reference_and_leave_it_alone(bench: Bench) ->
     configuration = bench.strategy("all")
     before = bench.laboratory.reference(configuration.options).network.state_dict()
     recipe = dataclasses.replace(bench.task.recipes.candidate, steps=2, max_learning_rate=1e-12)
-    trained = bench.laboratory.train(configuration, recipe, 1).network.state_dict()
+    trained = bench.laboratory.train(configuration, recipe).network.state_dict()
     name = "blocks.1.subnet.layers.0.weight"
     torch.testing.assert_close(trained[name], before[name], rtol=1e-5, atol=1e-8)
     after = bench.laboratory.reference(configuration.options).network.state_dict()

@@ -43,7 +43,8 @@ GROUPS = [
     for block in range(BLOCKS)
     for index, part in enumerate(PARTS)
 ]
-INVENTORY = Inventory(LAYERS, sum(layer.parameters for layer in LAYERS) + 2000)
+TOTAL = sum(layer.parameters for layer in LAYERS) + 2000
+INVENTORY = Inventory(LAYERS, TOTAL, TOTAL)
 METRICS = [
     Metric(
         "nll", "validation NLL", "nats", "minimize", "mean over the validation events; spread over 3 seeds"

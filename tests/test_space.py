@@ -16,7 +16,7 @@ A = Layer("a", out_features=4, in_features=3, bias=True)
 B = Layer("b", out_features=5, in_features=4, bias=False)
 IDLE = Layer("idle", out_features=10, in_features=5, bias=True, executed=False)
 # 16 + 20 + 60 parameters of linear layers, 4 of something else.
-INVENTORY = Inventory((A, B, IDLE), 100)
+INVENTORY = Inventory((A, B, IDLE), 100, 40)
 GROUPS = (Group("ends", ("a", "c"), "edge"), Group("middle", ("b",), "central"))
 OPTIONS = {"permutation": ("random", "exchange")}
 

@@ -59,6 +59,7 @@ def _strategies(arguments: argparse.Namespace) -> None:
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)
     space = entry.space(task)
+    published = {item.strategy: item for item in entry.published_fractions(task.dataset)}
     strategies = []
     for strategy in space.strategies:
         configuration = strategy.configuration
@@ -70,6 +71,8 @@ def _strategies(arguments: argparse.Namespace) -> None:
                 "quantized_layers": list(configuration.assignment.quantized),
                 "options": dict(configuration.options),
                 "description": strategy.description,
+                "printed": published[strategy.name].printed if strategy.name in published else None,
+                "printed_note": published[strategy.name].note if strategy.name in published else None,
             }
         )
     content = {
@@ -88,10 +91,19 @@ def _strategies(arguments: argparse.Namespace) -> None:
     )
     rows = [
         {key: strategy[key] for key in columns}
-        | {"layers": len(strategy["quantized_layers"]), "description": strategy["description"]}
+        | {
+            "printed in the paper": strategy["printed"] or "",
+            "layers": len(strategy["quantized_layers"]),
+            "description": strategy["description"],
+        }
         for strategy in strategies
     ]
     show(arguments.json, content, f"{entry.name} on {task.dataset}, preset {arguments.preset}", rows)
+    notes = [
+        {"strategy": item.strategy, "printed number": item.note} for item in published.values() if item.note
+    ]
+    if notes and not arguments.json:
+        show(False, {}, "What the printed percentages count", notes)
 
 
 def _layers(arguments: argparse.Namespace) -> None:
@@ -99,7 +111,7 @@ def _layers(arguments: argparse.Namespace) -> None:
 
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)
-    inventory = catalogue.inventory(task, entry.options_of_reference)
+    inventory = catalogue.inventory(task, entry.options_of_reference(task.preset))
     group_of = {name: group.name for group in entry.space(task).groups for name in group.layers}
     rows = [
         {

@@ -122,12 +122,7 @@ def _chooser(arguments: argparse.Namespace, layers: tuple[str, ...]) -> "Callabl
     from bitsearch.precision import Precision
 
     if arguments.assignment is not None:
-        try:
-            assignment = Assignment(json.loads(arguments.assignment.read_text()))
-        except (OSError, ValueError, AttributeError) as error:
-            raise ConfigurationError(
-                f"{arguments.assignment}: {error}; expected JSON that maps layers to precisions"
-            ) from error
+        assignment = Assignment.read(arguments.assignment)
         _require([name for name in assignment.quantized if name not in layers], layers)
         return lambda name: assignment.get(name, Precision.FLOAT32)
     if arguments.layers is None:

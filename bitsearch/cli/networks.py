@@ -1,7 +1,6 @@
 """`train`, `export`: one network at a time."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +71,7 @@ def _export(arguments: argparse.Namespace) -> None:
     import tempfile
     from dataclasses import asdict
 
-    from bitsearch import checkpoint, parity
+    from bitsearch import checkpoint
     from bitsearch.laboratory import Laboratory, load_network
     from bitsearch.rundir import write_atomically
 
@@ -86,8 +85,7 @@ def _export(arguments: argparse.Namespace) -> None:
         network = load_network(laboratory, found.configuration, found.state)
         served = laboratory.task.served
         model = laboratory.export(network, found.configuration, served, found.strategy)
-        graph = laboratory.task.graphs(network)[served]
-        measured = parity.compare(model, graph, laboratory.task.inputs(64, found.seed))
+        measured = laboratory.parity(model, network)
     write_atomically(arguments.out, model.SerializeToString())
     content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
     rows = [
@@ -149,17 +147,12 @@ def _configuration(arguments: argparse.Namespace) -> "Configuration":
     task = entry.task(arguments.dataset, arguments.preset)
     if arguments.strategy:
         return entry.strategy(task, arguments.strategy).configuration
-    try:
-        assignment = Assignment(json.loads(arguments.assignment.read_text()))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigurationError(
-            f"{arguments.assignment}: {error}; expected JSON that maps layers to precisions"
-        ) from error
+    assignment = Assignment.read(arguments.assignment)
     assignment.require(entry.space(task).layers)
-    options = entry.options_of_reference
+    known, options = entry.options(task.preset), entry.options_of_reference(task.preset)
     for text in arguments.option:
         name, _, value = text.partition("=")
-        if value not in entry.options.get(name, ()):
-            raise ConfigurationError(f"--option {text}: expected one of {dict(entry.options)}")
+        if value not in known.get(name, ()):
+            raise ConfigurationError(f"--option {text}: expected one of {dict(known)}")
         options[name] = value
     return Configuration(assignment, options)

@@ -77,7 +77,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(f"there is no file {', '.join(missing)}; expected models or HDF5 files")
     task = catalogue.find(arguments.model).task(arguments.dataset, "paper" if arguments.full else "laptop")
     evaluated = []
-    sessions = {path: _open(task, path) for path in arguments.files if path.suffix == ".onnx"}
+    sessions = {path: [_open(task, path)] for path in arguments.files if path.suffix == ".onnx"}
+    baseline = next(iter(sessions.values()), [])
     with Terminal() as terminal:
         terminal.stage("data")
         # One file is the reference as a whole; the training events, which nothing here reads, are its own.
@@ -86,9 +87,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         for path in arguments.files:
             terminal.stage(f"evaluating {path}")
             metrics, evaluation = _compare(
-                task, sessions.get(path), path, data, arguments.seed, terminal.progress
+                task, sessions.get(path, []), baseline, path, data, arguments.seed, terminal.progress
             )
             evaluated.append((path, metrics, evaluation))
+        yardsticks = task.yardsticks(data)
     reference = data.identity.files[-1]
     statement = f"{reference.name}, {reference.events:,} events"
     statement += (
@@ -103,6 +105,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         "reference": {**asdict(reference), "generated": data.identity.generated},
         "protocol": "full" if arguments.full else "fast",
         "files": [_content(path, metrics, evaluation) for path, metrics, evaluation in evaluated],
+        "yardsticks": [asdict(item) for item in yardsticks],
     }
     names = list(dict.fromkeys(name for _, metrics, _ in evaluated for name in metrics))
     labels = {metric.name: metric.label for metric in task.metrics}
@@ -110,6 +113,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         {"file": path.name, "events": evaluation.events}
         | {labels.get(name, name.replace("_", " ")): _shown(metrics.get(name)) for name in names}
         for path, metrics, evaluation in evaluated
+    ]
+    rows += [
+        {"file": f"{item.name} alone", labels.get(item.metric, item.metric): _shown(item.quantity)}
+        for item in yardsticks
     ]
     show(arguments.json, content, f"Against {statement}; {protocol}", rows)
 
@@ -129,10 +136,16 @@ def _open(task: "Task", path: Path) -> Any:
 
 
 def _compare(
-    task: "Task", session: Any, path: Path, data: "Data", seed: int, progress: "Progress"
+    task: "Task",
+    sessions: list[Any],
+    baseline: list[Any],
+    path: Path,
+    data: "Data",
+    seed: int,
+    progress: "Progress",
 ) -> "tuple[Mapping[str, Quantity], Evaluation]":
-    if session is not None:
-        return task.evaluate(session, data, path.stem, seed, progress)
+    if sessions:
+        return task.evaluate(sessions, baseline, data, path.stem, seed, progress)
     evaluate_file = getattr(task, "evaluate_file", None)
     if evaluate_file is None:
         raise ConfigurationError(f"{path}: {task.model} has no files of generated events; expected an .onnx")

@@ -7,10 +7,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bitsearch.records import Evaluation, Histogram, Profile
+from bitsearch.records import Curve, Evaluation, Histogram, Map, Profile
 from bitsearch.report import numbers, style
 from bitsearch.report.style import Drawing
 from bitsearch.report.view import Run
@@ -20,11 +21,11 @@ WIDTHS = (2.6, 1.8, 1.3, 1.0)
 """Points, wide below narrow, so that curves which agree all stay visible."""
 DRAWN = 12
 """Histograms on the page; the table of all lies beside it."""
-Plot = TypeVar("Plot", Histogram, Profile)
+Plot = TypeVar("Plot", Histogram, Profile, Curve, Map)
 
 
 @dataclass(frozen=True)
-class Curve(Generic[Plot]):
+class Drawn(Generic[Plot]):
     """One configuration's version of a plot."""
 
     label: str
@@ -42,6 +43,8 @@ def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
     drawings = [
         *_each(shown, telling(shown), histogram, "histogram"),
         *_each(shown, lambda evaluation: evaluation.profiles, profile, "profile"),
+        *_each(shown, lambda evaluation: evaluation.curves, curve, "curve"),
+        *_each(shown, lambda evaluation: evaluation.maps, density, "map"),
     ]
     for name, drawing in drawings:
         style.stamp(drawing.figure.axes[0], run.stamp)
@@ -67,19 +70,19 @@ def telling(shown: Sequence[tuple[str, Evaluation]]) -> Callable[[Evaluation], S
 def _each(
     shown: Sequence[tuple[str, Evaluation]],
     plots: Callable[[Evaluation], Sequence[Plot]],
-    draw: Callable[[Sequence[Curve[Plot]]], Figure],
+    draw: Callable[[Sequence[Drawn[Plot]]], Figure],
     kind: str,
 ) -> Iterator[tuple[str, Drawing]]:
     """Bring the same plot of all evaluations together and draw it once."""
-    curves: dict[str, list[Curve[Plot]]] = {}
+    curves: dict[str, list[Drawn[Plot]]] = {}
     for (label, evaluation), colour, width in zip(shown, COLOURS, WIDTHS, strict=False):
         for plot in plots(evaluation):
-            curves.setdefault(plot.name, []).append(Curve(label, colour, width, plot))
+            curves.setdefault(plot.name, []).append(Drawn(label, colour, width, plot))
     for name, members in curves.items():
         yield f"{kind}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}", Drawing(draw(members), f"{kind} {name}")
 
 
-def histogram(curves: Sequence[Curve[Histogram]]) -> Figure:
+def histogram(curves: Sequence[Drawn[Histogram]]) -> Figure:
     """Draw shares per bin and their ratio to the reference; the legend holds the separation power S."""
     first = curves[0].plot
     edges = np.asarray(first.edges)
@@ -109,7 +112,7 @@ def histogram(curves: Sequence[Curve[Histogram]]) -> Figure:
     return figure
 
 
-def profile(curves: Sequence[Curve[Profile]]) -> Figure:
+def profile(curves: Sequence[Drawn[Profile]]) -> Figure:
     """Draw means along a coordinate and their ratio to the reference."""
     first = curves[0].plot
     figure, main, ratio = _panels(len(curves))
@@ -131,6 +134,46 @@ def profile(curves: Sequence[Curve[Profile]]) -> Figure:
     return figure
 
 
+def curve(curves: Sequence[Drawn[Curve]]) -> Figure:
+    """Draw a curve of every configuration, with its band over trainings."""
+    first = curves[0].plot
+    figure = Figure(figsize=(4.6, 4.3))
+    figure.subplots_adjust(left=0.16, right=0.94, bottom=0.125, top=0.94 - 0.045 * len(curves))
+    axes = figure.subplots()
+    if first.diagonal:
+        axes.plot((0, 1), (0, 1), color=style.MUTED, linewidth=0.9, linestyle="--")
+    for item in curves:
+        plot = item.plot
+        axes.plot(plot.positions, plot.values, color=item.colour, lw=item.width, label=item.label)
+        if plot.low and plot.high:
+            axes.fill_between(plot.positions, plot.low, plot.high, color=item.colour, alpha=0.2, linewidth=0)
+    if first.logarithmic:
+        axes.set_yscale("log")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=1, borderaxespad=0.2, labelspacing=0.25)
+    axes.set_xlabel(first.position_label)
+    axes.set_ylabel(first.label)
+    return figure
+
+
+def density(maps: Sequence[Drawn[Map]]) -> Figure:
+    """Draw events in two dimensions, one panel a configuration, all with the same scale of shares."""
+    figure = Figure(figsize=(0.9 + 3.2 * len(maps), 3.6))
+    panels = figure.subplots(1, len(maps), sharex=True, sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(
+        left=0.6 / (0.9 + 3.2 * len(maps)) + 0.03, right=0.98, bottom=0.15, top=0.88, wspace=0.06
+    )
+    shares = [np.asarray(item.plot.counts) / max(np.sum(item.plot.counts), 1.0) for item in maps]
+    highest = max(float(values.max()) for values in shares) or 1.0
+    for axes, item, values in zip(panels, maps, shares, strict=True):
+        edges = item.plot.x_edges, item.plot.y_edges
+        visible = np.ma.masked_equal(values.T, 0.0)
+        axes.pcolormesh(*edges, visible, cmap="Blues", norm=LogNorm(1e-3 * highest, highest), rasterized=True)
+        axes.set_title(item.label)
+        axes.set_xlabel(item.plot.x_label)
+    panels[0].set_ylabel(maps[0].plot.y_label)
+    return figure
+
+
 def _panels(curves: int) -> tuple[Figure, Axes, Axes]:
     """Leave room for the legend above; margins are fixed, since computing them doubles the time."""
     figure = Figure(figsize=(4.6, 4.3))
@@ -142,7 +185,7 @@ def _panels(curves: int) -> tuple[Figure, Axes, Axes]:
 def _finish(main: Axes, ratio: Axes, label: str) -> None:
     main.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=1, borderaxespad=0.2, labelspacing=0.25)
     ratio.set_xlabel(label)
-    ratio.set_ylabel("gen. / ref.", loc="center", fontsize=11)
+    ratio.set_ylabel("ratio", loc="center", fontsize=11)
     ratio.set_ylim(0.5, 1.5)
 
 

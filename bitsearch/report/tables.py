@@ -1,8 +1,8 @@
 """Tables as the page prints them."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from bitsearch.records import Measurement, Metric, PublishedResult, Quantity
 from bitsearch.report import numbers
@@ -68,7 +68,23 @@ def performance(run: Run, members: Sequence[Measurement]) -> Table:
         Column("file size", size),
         Column("origin", lambda item: Cell(item.origin.split(":")[0], TRAINING[item.fidelity]), words=True),
     ]
-    return Table.of(members, columns)
+    table = Table.of(members, columns)
+    return replace(table, rows=(*table.rows, *_yardsticks(run, members, table.titles)))
+
+
+def _yardsticks(
+    run: Run, members: Sequence[Measurement], titles: Sequence[str]
+) -> Iterator[tuple[Cell, ...]]:
+    """Give a row to every simple estimator, so that no result stands without its measure."""
+    title_of = {name: _metric(metric, members).title for name, metric in run.metrics.items()}
+    for name in dict.fromkeys(item.name for item in run.yardsticks):
+        values = {
+            title_of[item.metric]: numbers.short(item.quantity)
+            for item in run.yardsticks
+            if item.name == name and item.metric in title_of
+        }
+        values |= {"configuration": f"{name} alone", "origin": "no training"}
+        yield tuple(Cell(values.get(title, "")) for title in titles)
 
 
 def serving(run: Run, members: Sequence[Measurement]) -> Table:

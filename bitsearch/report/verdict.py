@@ -56,7 +56,7 @@ def verdict(run: Run) -> Verdict:
         count = len(run.failures)
         failed = f"; {count} measurement{'s' if count > 1 else ''} failed" if count else ""
         return Verdict("Nothing has been measured yet", (f"The run has written no usable result{failed}.",))
-    sentences = [*_losses(run), *_handmade(run)]
+    sentences = [*_losses(run), *_handmade(run), *_yardsticks(run)]
     if not run.is_final:
         training = TRAINING[run.fidelity]
         sentences.append(
@@ -189,6 +189,29 @@ def _handmade(run: Run) -> list[str]:
         f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard deviations.": level,
     }
     return [sentence for sentence, needed in sentences.items() if needed]
+
+
+def _yardsticks(run: Run) -> list[str]:
+    """Say which networks do not beat what a simple estimator reaches without training."""
+    sentences = []
+    for item in run.yardsticks:
+        metric = run.metrics.get(item.metric)
+        if metric is None:
+            continue
+        sign = -1 if metric.direction == "maximize" else 1
+        shown = {member.digest: member for member in (*run.front, *run.baselines)}.values()
+        known = [member for member in shown if item.metric in member.metrics]
+        poorer = [
+            run.name(member)
+            for member in known
+            if sign * (member.metrics[item.metric].value - item.quantity.value) >= 0
+        ]
+        reached = f"{item.name.capitalize()} alone reaches a {metric.label} of {numbers.short(item.quantity)}"
+        if poorer:
+            sentences.append(f"{reached} on the same events, which {_listed(poorer)} did not beat.")
+        elif known:
+            sentences.append(f"{reached} on the same events; every network shown is better.")
+    return sentences
 
 
 def _gain(run: Run, gap: Difference | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsearch import pareto
-from bitsearch.records import Evaluation, Fidelity, Measurement, Metric
+from bitsearch.records import Evaluation, Fidelity, Measurement, Metric, Quantity, Yardstick
 from bitsearch.report import numbers
 from bitsearch.rundir import RunFolder
 
@@ -64,6 +64,14 @@ class Run:
     def failures(self) -> list[Measurement]:
         """What could not be measured."""
         return [item for item in self.results if item.failure is not None]
+
+    @property
+    def yardsticks(self) -> list[Yardstick]:
+        """What simple estimators reach on the same events."""
+        return [
+            Yardstick(raw["name"], raw["metric"], Quantity(**raw["quantity"]))
+            for raw in self.settings.get("yardsticks", [])
+        ]
 
     @property
     def searched(self) -> bool:
