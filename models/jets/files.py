@@ -1,0 +1,250 @@
+"""What the jet files have in common: labels, checks with clear errors, compact numbers, writing all or nothing.
+
+Two forms hold the same jets: public `.npz` files, and our compact HDF5. In the latter constituents lie one jet after
+the other; each column is either floats with `MANTISSA_BITS` of their mantissa (a relative error of at most 2^-12) or
+16-bit multiples of the attribute `step`, with the wanted values within half a step.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+from zipfile import BadZipFile, is_zipfile
+from zlib import error as DeflateError  # noqa: N812
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from bitsearch.errors import DataError
+
+Arrays = Mapping[str, NDArray[Any]]
+Shape = tuple[str | int, ...]
+
+MANTISSA_BITS = 11
+LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class Label:
+    """Who generated a file and how; public files carry none."""
+
+    generator: str
+    version: str
+    dataset: str
+    seed: int
+    packages: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    @property
+    def software(self) -> str:
+        """Name the packages with their versions."""
+        return ", ".join(f"{name} {version}" for name, version in self.packages.items())
+
+
+class Table:
+    """Jets as arrays of one length: a base of dataclasses whose fields are arrays."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, self._names()[0]))
+
+    def __getitem__(self, index: slice | NDArray[Any]) -> Self:
+        return type(self)(*(getattr(self, name)[index] for name in self._names()))
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]  # type: ignore[arg-type]
+
+    @classmethod
+    def stack(cls, parts: Sequence[Self]) -> Self:
+        """Join tables, padding the constituents of all to the largest number of them."""
+        return cls(*(stack([getattr(part, name) for part in parts]) for name in cls._names()))
+
+
+def stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate along axis 0; axis 1, if there is one, is padded with zeros to the longest."""
+    if arrays[0].ndim == 1:
+        return np.concatenate(arrays)
+    longest = max(array.shape[1] for array in arrays)
+    rest = arrays[0].ndim - 2
+    return np.concatenate(
+        [np.pad(array, ((0, 0), (0, longest - array.shape[1]), *((0, 0),) * rest)) for array in arrays]
+    )
+
+
+def sorted_by_pt(columns: NDArray[Any], most: int | None = None) -> NDArray[Any]:
+    """Sort the constituents (axis 1) by the first column, the largest first, and keep the leading `most`."""
+    order = np.argsort(-columns[:, :, 0], axis=1, kind="stable")[:, :most]
+    return np.take_along_axis(columns, order[:, :, None], axis=1)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Values to be stored as 16-bit multiples of `step`."""
+
+    values: NDArray[np.floating]
+    step: float
+
+
+def rounded(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Round float32 values to `MANTISSA_BITS`, so that they compress."""
+    drop = 23 - MANTISSA_BITS
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + np.uint32(1 << (drop - 1))) & np.uint32(-(1 << drop) % 2**32)).view(np.float32)
+
+
+def flat(columns: NDArray[Any], counts: NDArray[np.integer]) -> NDArray[Any]:
+    """Lay the first `counts` entries of each row one after the other."""
+    return columns[np.arange(columns.shape[1]) < counts[:, None]]
+
+
+def padded(values: NDArray[Any], counts: NDArray[np.integer], most: int | None = None) -> NDArray[Any]:
+    """Undo `flat`, keeping up to `most` entries of each row."""
+    width = int(counts.max(initial=0))
+    rows = np.zeros((len(counts), width), values.dtype)
+    rows[np.arange(width) < counts[:, None]] = values
+    return rows[:, :most]
+
+
+def read(path: Path, what: str) -> tuple[dict[str, NDArray[Any]], Label | None]:
+    """Read every array of an `.npz` or a compact HDF5 file (told by content), and the label if there is one.
+
+    `what` the file should be is for messages.
+
+    Raises:
+        DataError: If the file is missing, truncated or neither of the two.
+    """
+    try:
+        if is_zipfile(path):
+            with np.load(path, allow_pickle=False) as npz:
+                arrays = dict(npz)
+            return arrays, _label(json.loads(str(arrays["meta"]))) if "meta" in arrays else None
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("layout") != LAYOUT:
+                raise DataError(f"{path}: is HDF5, but not of bitsearch's jets; expected {what}")
+            label = _label({name: _plain(value) for name, value in file.attrs.items()})
+            return {name: _decoded(item) for name, item in file.items()}, label
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; expected {what}") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, DeflateError) as error:
+        raise DataError(f"{path}: cannot be read as npz or HDF5 ({error}); expected {what}") from error
+
+
+def require(path: Path, arrays: Arrays, shapes: Mapping[str, Shape]) -> None:
+    """Check that finite numbers of these shapes are there; a letter stands for one size throughout.
+
+    Raises:
+        DataError: Saying which is not.
+    """
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name not in arrays:
+            raise DataError(
+                f"{path}: has no {name!r} (found {', '.join(arrays) or 'nothing'}); expected {', '.join(shapes)}"
+            )
+        values = arrays[name]
+        if values.ndim != len(shape) or any(
+            size != (sizes.setdefault(expected, size) if isinstance(expected, str) else expected)
+            for size, expected in zip(values.shape, shape, strict=True)
+        ):
+            expected = ", ".join(str(sizes.get(str(item), item)) for item in shape)
+            raise DataError(f"{path}: {name} has shape {values.shape}; expected ({expected})")
+        if values.dtype.kind not in "fiub":
+            raise DataError(f"{path}: {name} is {values.dtype}; expected numbers")
+        refuse(path, name, values, ~np.isfinite(values), "finite numbers")
+    if not all(sizes.values()):
+        raise DataError(f"{path}: has no jets; expected one at least")
+
+
+def refuse(path: Path, name: str, values: NDArray[Any], bad: NDArray[np.bool_], expected: str) -> None:
+    """Raise a DataError with the first bad value, if there is one; axis 0 counts jets."""
+    if bad.any():
+        first = tuple(int(index) for index in np.argwhere(bad)[0])
+        raise DataError(
+            f"{path}: jet {first[0]} has {name} = {values[first]:.6g} ({int(bad.sum()):,} bad values); "
+            f"expected {expected}"
+        )
+
+
+def write_compact(path: Path, columns: Mapping[str, NDArray[Any] | Fixed], label: Label) -> None:
+    """Write compact HDF5 with the label in its attributes; raises DataError if that cannot be done."""
+
+    def fill(partial: Path) -> None:
+        with h5py.File(partial, "w") as file:
+            file.attrs.update(
+                layout=LAYOUT,
+                generator=label.generator,
+                version=label.version,
+                dataset=label.dataset,
+                seed=label.seed,
+                packages=json.dumps(label.packages),
+                settings=json.dumps(label.settings),
+            )
+            for name, column in columns.items():
+                values = _multiples(path, name, column) if isinstance(column, Fixed) else column
+                item = file.create_dataset(
+                    name, data=values, compression="gzip", compression_opts=9, shuffle=True
+                )
+                if isinstance(column, Fixed):
+                    item.attrs["step"] = column.step
+
+    replace(path, fill)
+
+
+def write_public(path: Path, columns: Arrays, label: Label) -> None:
+    """Write an `.npz` file whose entry `meta` holds the label as JSON; raises DataError if that cannot be done."""
+    meta = json.dumps({field.name: getattr(label, field.name) for field in fields(Label)})
+    replace(path, lambda partial: np.savez_compressed(partial, meta=np.array(meta), **columns))
+
+
+def replace(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a file beside `path`, then rename it: no reader meets half a file.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            partial = Path(folder) / path.name
+            fill(partial)
+            partial.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error}); expected a writable folder with space"
+        ) from error
+
+
+def digest(path: Path) -> str:
+    """Compute the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _multiples(path: Path, name: str, column: Fixed) -> NDArray[np.int16]:
+    multiples = np.rint(column.values / column.step)
+    if np.abs(multiples).max(initial=0) > np.iinfo(np.int16).max:
+        raise DataError(
+            f"{path}: {name} reaches {np.abs(column.values).max():.4g}; "
+            f"the compact form holds at most {np.iinfo(np.int16).max * column.step:.4g}: write .npz"
+        )
+    return multiples.astype(np.int16)
+
+
+def _decoded(item: h5py.Dataset) -> NDArray[Any]:
+    values: NDArray[Any] = item[()]
+    return values * np.float32(item.attrs["step"]) if "step" in item.attrs else values
+
+
+def _label(found: Mapping[str, Any]) -> Label:
+    return Label(**{field.name: found[field.name] for field in fields(Label)})
+
+
+def _plain(value: Any) -> Any:
+    """Undo what HDF5 attributes do to whole numbers and JSON."""
+    if isinstance(value, str) and value.startswith("{"):
+        return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value
