@@ -101,7 +101,8 @@ class Laboratory:
         if recipe.scratch:
             network = self._untrained(configuration.options, repetition, checkpoint)
         else:
-            network = self.reference(configuration.options, repetition).network
+            own = repetition if self.task.recipes.independent else 0
+            network = self.reference(configuration.options, own).network
         quant.apply(network, configuration.assignment)
         return self._train(network, recipe, self.seed + repetition, checkpoint)
 
@@ -219,9 +220,13 @@ class Laboratory:
         return metrics
 
     def _serving(
-        self, trainings: Sequence[Trained], configuration: Configuration, origin: str, keep: str | None
+        self,
+        trainings: Sequence[Trained],
+        configuration: Configuration,
+        origin: str,
+        keep: str | None,
     ) -> dict[str, Any]:
-        """Export the graph that users run and measure what serving it costs; files that are kept are timed later."""
+        """Export the graph that users run and measure what serving it costs."""
         kind, _, name = origin.partition(":")
         strategy = name if kind == "baseline" else None
         first, *others = (
@@ -234,7 +239,7 @@ class Laboratory:
                 write_atomically(self._repeated(configuration.digest, index), other.SerializeToString())
         return {
             "size_bytes": len(content),
-            "latency_us": () if keep else self.latencies(open_session(first)),
+            "latency_us": self.latencies(open_session(first)),
             "parity": self.parity(first, trainings[0].network),
             "model": f"models/{keep}.onnx" if keep else None,
         }

@@ -250,7 +250,7 @@ class _Run:
     def _repeat_references(self, executor: Executor, chosen: list[Configuration]) -> None:
         """Train the float networks that repeated trainings start from, so that spreads are those of seeds."""
         recipes = self.laboratory.task.recipes
-        if recipes.final.scratch:
+        if recipes.final.scratch or not recipes.independent:
             return
         needed = {tuple(item.options.items()): dict(item.options) for item in chosen}
         repetitions = range(1, recipes.repetitions)

@@ -77,6 +77,7 @@ class Recipes:
 
     `finalists` limits the members of the search's front that go into final training beside all strategies. Each
     is trained `repetitions` times with other batches and noise: that spread is the uncertainty of its metrics.
+    `independent` repetitions start from float references of their own, trained from other initial weights.
     """
 
     reference: Recipe
@@ -84,6 +85,7 @@ class Recipes:
     final: Recipe
     finalists: int
     repetitions: int
+    independent: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bitsearch import quant, training
 from bitsearch.assignment import Assignment
 from bitsearch.errors import CheckpointError, TrainingError
 from bitsearch.quant import BitLinear
-from bitsearch.task import Data, Recipe, Task
+from bitsearch.task import Data, Recipe, Schedule, Task
 from bitsearch.training import Trained, train
 
 RECIPE = Recipe(
@@ -233,3 +233,58 @@ def test_devices() -> None:
         assert training.choose_device("auto") == "cpu"
         with pytest.raises(TrainingError, match="no CUDA device; use --device cpu"):
             training.choose_device("cuda")
+
+
+def rates(monkeypatch: pytest.MonkeyPatch, recipe: Recipe) -> list[float]:
+    """Give the learning rate of every optimiser step."""
+    found: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any, **keywords: Any) -> Any:
+        found.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    run(recipe=recipe)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("cosine", [0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]),
+        ("linear", [1 - step / 8 for step in range(8)]),
+        ("steps", [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]),
+        ("constant", [1] * 8),
+    ],
+)
+def test_schedules(monkeypatch: pytest.MonkeyPatch, schedule: Schedule, shares: list[float]) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=8, schedule=schedule, decay_every=3)
+    assert rates(monkeypatch, recipe) == pytest.approx([RECIPE.max_learning_rate * share for share in shares])
+
+
+def test_accumulated_batches_make_one_step() -> None:
+    task = ToyTask()
+    run(task, dataclasses.replace(RECIPE, steps=3, accumulate=7))
+    assert len(task.batches) == 21
+    # 100 events are 7 batches of at most 16: each step has seen all of them once.
+    for step in range(3):
+        seen = [index for batch in task.batches[7 * step : 7 * step + 7] for index in batch]
+        assert sorted(seen) == list(range(100))
+
+
+def test_clipping_bounds_the_norm_of_the_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any, **keywords: Any) -> Any:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([item.norm() for item in gradients]).norm()))
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    run(recipe=dataclasses.replace(RECIPE, steps=5))
+    assert max(norms) > 0.1
+    norms.clear()
+    run(recipe=dataclasses.replace(RECIPE, steps=5, clip=0.1))
+    assert max(norms) < 0.1001
