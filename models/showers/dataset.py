@@ -1,6 +1,6 @@
 """Training, validation and reference showers of one run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from bitsearch.errors import DataError
 from bitsearch.models.showers import files
+from bitsearch.models.showers.coarse import CoarseGeometry
 from bitsearch.models.showers.files import Events, FileSummary
-from bitsearch.models.showers.generator import default_files
+from bitsearch.models.showers.generator import DEFAULT_EVENTS, default_files
 from bitsearch.models.showers.geometry import Geometry
 from bitsearch.models.showers.normalization import Selection, normalize
 from bitsearch.task import DataFile, DataIdentity, Progress
@@ -48,7 +49,7 @@ class ShowerData:
     def reference(self, limit: int, seed: int) -> Events:
         """Read up to `limit` random reference events, in file order."""
         rows = np.random.default_rng(seed).permutation(self.reference_rows)[:limit]
-        return _read(self.reference_file, self.geometry, np.sort(rows))
+        return read(self.reference_file, self.geometry, np.sort(rows))
 
 
 def load(
@@ -58,6 +59,7 @@ def load(
     validation_fraction: float,
     seed: int,
     progress: Progress,
+    default_events: int = DEFAULT_EVENTS,
 ) -> ShowerData:
     """Read a training and a reference file, one file to be halved at random, or the generated default.
 
@@ -68,8 +70,10 @@ def load(
         raise DataError(
             f"got {len(paths)} data files; expected a training and a reference file, one file or none"
         )
-    sources = [Path(path) for path in paths] or list(default_files(geometry.dataset, progress))
-    summaries = [files.check(path, geometry) for path in sources]
+    sources = [Path(path) for path in paths] or list(
+        default_files(geometry.dataset, progress, default_events)
+    )
+    summaries = [files.check(path, in_files(geometry)) for path in sources]
     rng = np.random.default_rng(seed)
     train_rows = rng.permutation(summaries[0].events)
     if len(sources) == 2:
@@ -88,7 +92,7 @@ def load(
         )
     return ShowerData(
         geometry=geometry,
-        identity=_identity(summaries),
+        identity=_identity(summaries, geometry),
         columns=torch.from_numpy(columns[:-validation]),
         condition=torch.from_numpy(condition[:-validation]),
         validation_columns=np.ascontiguousarray(columns[-validation:]),
@@ -98,13 +102,24 @@ def load(
     )
 
 
+def in_files(geometry: Geometry) -> Geometry:
+    """Give the geometry that files have, which may be finer than that of the showers."""
+    return geometry.fine if isinstance(geometry, CoarseGeometry) else geometry
+
+
+def iterate(path: Path, geometry: Geometry) -> Iterator[Events]:
+    """Read showers chunk by chunk, summed to `geometry` where that is coarser than the file's."""
+    for chunk in files.iterate(path, in_files(geometry)):
+        yield geometry.merge(chunk) if isinstance(geometry, CoarseGeometry) else chunk
+
+
 def _normalized(
     path: Path, geometry: Geometry, selection: Selection, rows: NDArray[np.intp], progress: Progress
 ) -> NDArray[np.float32]:
     """Normalise the events `rows` chunk by chunk; the condition is the last column."""
     table = np.empty((len(rows), geometry.voxels + len(geometry.layers) + 1), np.float32)
     start = filled = 0
-    for chunk in files.iterate(path, geometry):
+    for chunk in iterate(path, geometry):
         first, last = np.searchsorted(rows, [start, start + len(chunk)])
         columns, condition = normalize(chunk[rows[first:last] - start], geometry, selection)
         stop = filled + len(columns)
@@ -114,10 +129,10 @@ def _normalized(
     return table[:filled]
 
 
-def _read(path: Path, geometry: Geometry, rows: NDArray[np.intp]) -> Events:
+def read(path: Path, geometry: Geometry, rows: NDArray[np.intp]) -> Events:
     parts: list[Events] = []
     start = 0
-    for chunk in files.iterate(path, geometry):
+    for chunk in iterate(path, geometry):
         first, last = np.searchsorted(rows, [start, start + len(chunk)])
         parts.append(chunk[rows[first:last] - start])
         start += len(chunk)
@@ -127,7 +142,7 @@ def _read(path: Path, geometry: Geometry, rows: NDArray[np.intp]) -> Events:
     )
 
 
-def _identity(summaries: Sequence[FileSummary]) -> DataIdentity:
+def _identity(summaries: Sequence[FileSummary], geometry: Geometry) -> DataIdentity:
     generated = any(summary.label is not None for summary in summaries)
     names = [summary.path.name for summary in summaries]
     roles = ["train", "reference"] if len(summaries) == 2 else ["train and reference (halved at random)"]
@@ -135,6 +150,8 @@ def _identity(summaries: Sequence[FileSummary]) -> DataIdentity:
         f"{name} ({summary.events:,} events, {role})"
         for name, summary, role in zip(names, summaries, roles, strict=True)
     )
+    if isinstance(geometry, CoarseGeometry):
+        described += f"; voxels summed to {geometry.grid}"
     statement = f"{GENERATED}: {described}." if generated else f"Files given by the user: {described}."
     entries = (
         DataFile(role, summary.path.name, summary.events, summary.sha256)

@@ -62,12 +62,7 @@ class Denormalization(nn.Module):
         columns = torch.where(columns < self.noise, 0.0, columns)
         voxels, ratios = torch.split(columns, [sum(self.sizes), len(self.sizes)], 1)
         total = incident_mev * ratios[:, :1]
-        shares = ratios[:, 1:].clamp(0.0, 1.0)
-        energies = []
-        for layer in range(len(self.sizes) - 1):
-            energies.append(total * shares[:, layer : layer + 1])
-            total = total - energies[-1]
-        energies.append(total)
+        energies = layer_energies(total, ratios[:, 1:].clamp(0.0, 1.0))
         if len(set(self.sizes)) == 1:
             grid = voxels.reshape(-1, len(self.sizes), self.sizes[0])
             scale = _per_share(torch.cat(energies, 1).unsqueeze(2), grid.sum(2, keepdim=True))
@@ -79,6 +74,15 @@ class Denormalization(nn.Module):
             ],
             1,
         )
+
+
+def layer_energies(total: Tensor, shares: Tensor) -> list[Tensor]:
+    """Deal the energy `(batch, 1)` to the layers: each takes its share of what is left, the last takes the rest."""
+    energies = []
+    for share in shares.split(1, 1):
+        energies.append(total * share)
+        total = total - energies[-1]
+    return [*energies, total]
 
 
 def _per_share(energy: Tensor, shares: Tensor) -> Tensor:
