@@ -1,0 +1,37 @@
+"""Checkpoints of the authors' SMEFTNet, whose perceptrons are those of the library PyTorch Geometric."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from bitsearch.errors import CheckpointError
+
+# Theirs and ours. The library wraps torch's BatchNorm in a `module`; one without it is plain.
+KEYS = (
+    (r"EC\.(\d+)\.mlp\.lins\.(\d+)\.(\w+)", r"convolutions.\1.mlp.linears.\2.\3"),
+    (r"EC\.(\d+)\.mlp\.norms\.(\d+)\.(?:module\.)?(\w+)", r"convolutions.\1.mlp.norms.\2.\3"),
+    (r"mlp\.lins\.(\d+)\.(\w+)", r"readout.linears.\1.\2"),
+    (r"mlp\.norms\.(\d+)\.(?:module\.)?(\w+)", r"readout.norms.\1.\2"),
+    (r"scalar_batch_norm\.(\w+)", r"scalar_norm.\1"),
+)
+WRAPPER = "module."
+
+
+def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the state dict of the authors' SMEFTNet to ours; the layouts are the same.
+
+    Raises:
+        CheckpointError: keys are not the network's, all of which are listed.
+    """
+    renamed = {key: _rename(key.removeprefix(WRAPPER)) for key in state}
+    if unknown := sorted(key for key, name in renamed.items() if name is None):
+        raise CheckpointError(f"unknown keys: {unknown}; expected keys such as EC.0.mlp.lins.0.weight")
+    return {name: state[key] for key, name in renamed.items() if name is not None}
+
+
+def _rename(key: str) -> str | None:
+    for theirs, ours in KEYS:
+        if match := re.fullmatch(theirs, key):
+            return match.expand(ours)
+    return None
