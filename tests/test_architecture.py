@@ -56,10 +56,12 @@ HEAVY = {
     "matplotlib",
     "rich",
     "jinja2",
+    "pythia8mc",
+    "fastjet",
 }
 # Third parties by module; what is not named here may import none of HEAVY.
 THIRD = {
-    "models": {"torch", "h5py", "scipy", "sklearn"},
+    "models": {"torch", "h5py", "scipy", "sklearn", "pythia8mc", "fastjet"},
     "ops": {"onnx", "onnxruntime"},
     "quant": {"torch"},
     "runtime": {"onnx", "onnxruntime"},

@@ -1,11 +1,12 @@
-"""`data make`, `data check`: files in the public formats."""
+"""`data make`, `data check`: showers and jets in the public formats."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from bitsearch.cli.output import add_json, add_seed, show
+from bitsearch.errors import ConfigurationError
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,13 +14,18 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     group = verbs.add_parser("data", help="generate a data file, or validate one in the public format")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
     verb = actions.add_parser("make", help="generate a file; it says of itself that it is generated")
-    verb.add_argument("dataset")
-    verb.add_argument("--events", type=int, default=20_000)
+    verb.add_argument("dataset", help="ds1-photon, ds1-pion, ds2, quark-gluon or wz")
+    verb.add_argument("--events", type=int, default=20_000, help="showers or jets (default: %(default)s)")
     add_seed(verb)
     verb.add_argument(
-        "--role", default="train", help="another role gives independent events of the same seed"
+        "--role", help="of showers (default: train): another role gives independent events of the same seed"
     )
-    verb.add_argument("--out", type=Path, required=True, metavar="FILE")
+    verb.add_argument(
+        "--workers", type=int, metavar="N", help="how many work side by side (default: one a core)"
+    )
+    verb.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="HDF5; for jets also .npz, the public form"
+    )
     add_json(verb)
     verb.set_defaults(execute=_make)
     verb = actions.add_parser("check", help="validate a file and say what is in it")
@@ -29,18 +35,27 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 
 def _make(arguments: argparse.Namespace) -> None:
+    from bitsearch.models.jets.dataset import FORMATS
     from bitsearch.models.showers import generator
+    from bitsearch.models.showers.geometry import GEOMETRIES
     from bitsearch.terminal import Terminal
 
-    with Terminal() as terminal:
-        generator.make(
-            arguments.dataset,
-            arguments.events,
-            arguments.seed,
-            arguments.out,
-            arguments.role,
-            progress=terminal.progress,
+    name, jets = arguments.dataset, FORMATS.get(arguments.dataset)
+    if name not in (*GEOMETRIES, *FORMATS):
+        raise ConfigurationError(
+            f"no data set {name!r}; expected one of {', '.join((*GEOMETRIES, *FORMATS))}"
         )
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigurationError(f"--workers {arguments.workers}: expected 1 or more")
+    if jets and arguments.role:
+        raise ConfigurationError(f"{name} has no roles; another --seed gives independent jets")
+    with Terminal() as terminal:
+        options: dict[str, Any] = {"workers": arguments.workers, "progress": terminal.progress}
+        if jets:
+            jets.make(arguments.events, arguments.seed, arguments.out, **options)
+        else:
+            role = arguments.role or "train"
+            generator.make(name, arguments.events, arguments.seed, arguments.out, role, **options)
     _describe(arguments.out, arguments.json)
 
 
@@ -49,9 +64,16 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _describe(path: Path, as_json: bool) -> None:
+    from bitsearch.models.jets import dataset
     from bitsearch.models.showers import files
 
-    summary = files.check(path)
-    content = asdict(summary) | {"path": str(summary.path)}
-    shown: Callable[[object], str] = lambda value: "" if value is None else str(value)  # noqa: E731
-    show(as_json, content, str(path), [{"": key, " ": shown(value)} for key, value in content.items()])
+    jets = dataset.identify(path)
+    summary = jets.check(path) if jets else files.check(path)
+    content = asdict(summary) | {"path": str(path), "generated": summary.label is not None}
+    label = content["label"] or {}
+    rows = {**content, "label": ""} | {f"  {name}": value for name, value in label.items()}
+    show(as_json, content, str(path), [{"": key, " ": _text(value)} for key, value in rows.items()])
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

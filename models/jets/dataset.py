@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
+from zipfile import BadZipFile, ZipFile
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +19,7 @@ from bitsearch.models.jets.wz import WZJets
 from bitsearch.task import DataFile, DataIdentity
 
 T = TypeVar("T", bound=Table)
+FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (quark_gluon, wz)}
 ROLE = "train, validation and test (split at random)"
 
 
@@ -56,6 +60,18 @@ def split(jets: int, seed: int, validation: float = 0.1, test: float = 0.1) -> S
             "expected some in each"
         )
     return parts
+
+
+def identify(path: Path) -> ModuleType | None:
+    """Give the module that reads a file's jets; None for HDF5 of other things, and for what is no data file."""
+    try:
+        if path.suffix == ".npz":
+            with ZipFile(path) as archive:
+                return wz if "target.npy" in archive.namelist() else quark_gluon
+        with h5py.File(path, "r") as file:
+            return FORMATS.get(file.attrs.get("dataset", ""))
+    except (OSError, BadZipFile):
+        return quark_gluon if path.suffix == ".npz" else None
 
 
 def _load(

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -34,9 +33,10 @@ def events(settings: Mapping[str, str], seed: int) -> Iterator[tuple[Any, Any]]:
     Raises:
         DataError: If a setting is unknown, or Pythia cannot start or make events.
     """
-    pythia8 = import_module("pythia8mc")
+    import pythia8mc
+
     # No settings folder: the package carries its own; no banner.
-    pythia = pythia8.Pythia("", False)
+    pythia = pythia8mc.Pythia("", False)
     seeded = {"Print:quiet": "on", "Random:setSeed": "on", "Random:seed": str(seed)}
     for name, value in {**seeded, **settings}.items():
         # An unknown setting is otherwise passed over.
@@ -49,7 +49,7 @@ def events(settings: Mapping[str, str], seed: int) -> Iterator[tuple[Any, Any]]:
         # Single failures are ordinary.
         failures = 0 if pythia.next() else failures + 1
         if not failures:
-            yield pythia8, pythia.event
+            yield pythia8mc, pythia.event
     raise DataError(f"Pythia failed {failures} times in a row with the settings {dict(settings)}")
 
 
