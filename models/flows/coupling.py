@@ -113,6 +113,9 @@ class CouplingBlock(nn.Module):
         theta = self.subnet(torch.cat([passive, condition], 1))
         if torch.compiler.is_exporting():
             return self._fused(active, theta, inverse)
+        return self._elementwise(active, theta, inverse)
+
+    def _elementwise(self, active: Tensor, theta: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         theta = theta.reshape(-1, self.transformed, self.spline.parameters(self.bins))
         bounded = active.clamp(-self.bound, self.bound)
         moved, log_slope = self.spline.transform(bounded, theta, self.bins, self.bound, inverse)
