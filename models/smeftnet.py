@@ -269,8 +269,8 @@ def task(dataset: str = "wz", preset: str = "laptop") -> SMEFTNetTask:
     if preset in ("paper", "launch-script"):
         return _published(preset)
     particles, jets, batch, (reference, candidate, final), finalists, repetitions = SIZES[preset]
-    float_recipe = Recipe(reference, batch, 3e-3, 0.0, 1e-8)
-    recipe = replace(float_recipe, warm_up=0.1, quantized_rate=2.0)
+    float_recipe = Recipe(reference, batch, 3e-3, 0.0, 1e-8, schedule="linear")
+    recipe = replace(float_recipe, quantized_rate=2.0)
     return SMEFTNetTask(
         preset,
         Architecture(particles),

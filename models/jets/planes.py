@@ -48,12 +48,13 @@ def columns(jets: WZJets, particles: int) -> Columns:
 def load(paths: Sequence[Path], particles: int, limit: int | None, held_out: float, seed: int) -> Planes:
     """Read files, or the shipped sample, and hold out a share of the jets, on which everything is measured.
 
-    `limit` bounds the number of jets.
+    Of each jet the leading `particles` are read; `limit` bounds the number of jets.
 
     Raises:
         DataError: a file is not what it should be, or has too few jets.
     """
-    jets, identity = load_wz(paths, limit)
+    jets, identity = load_wz(paths, particles)
+    jets = jets[:limit]
     parts = split(len(jets), seed, held_out / 2, held_out / 2)
     training = columns(jets[parts.train], particles)
     return Planes(
