@@ -9,6 +9,7 @@ import copy
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ OPSET = 20
 LINEAR = "Linear"
 PREFIX = "network."
 FOLDED = "bitsearch.folded"
+USE = ":"
+"""Between a layer's name and the number of its use, in the names of nodes from its second use on."""
 State = Mapping[str, Tensor]
 
 
@@ -81,8 +84,10 @@ def trace(graph: Graph) -> onnx.ModelProto:
             raise ExportError(
                 f"tracing fixed the batch of input {value.name} to {value.shape}; expected it dynamic"
             )
+    # Constants that the network computes with carry its prefix too.
+    state = network.state_dict()
     for name, value in list(model.graph.initializers.items()):
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) in state:
             value.const_value = None
             model.graph.initializers.pop(name)
             value.name = name.removeprefix(PREFIX)
@@ -110,11 +115,17 @@ def lower(
     model = ir.from_proto(template)
     graph = model.graph
     parameters = {str(value.name): value for value in graph.inputs if value.name in state}
-    nodes = {node.attributes["name"].as_string(): node for node in graph if node.op_type == LINEAR}
-    if unknown := set(nodes).difference(assignment):
+    nodes: list[tuple[str, int, ir.Node]] = []
+    uses: Counter[str] = Counter()
+    for node in graph:
+        if node.op_type == LINEAR:
+            name = node.attributes["name"].as_string()
+            nodes.append((name, uses[name], node))
+            uses[name] += 1
+    if unknown := set(uses).difference(assignment):
         raise ExportError(f"the assignment lacks {sorted(unknown)}, which the traced network holds")
-    for name, node in nodes.items():
-        _lower_linear(graph, node, name, state, assignment[name], act_qmax)
+    for name, use, node in nodes:
+        _lower_linear(graph, node, name, use, state, assignment[name], act_qmax)
     for name, value in parameters.items():
         graph.inputs.remove(value)
         if value.uses():
@@ -187,8 +198,15 @@ class _LinearNode(nn.Module):
 
 
 def _lower_linear(
-    graph: ir.Graph, node: ir.Node, name: str, state: State, precision: Precision, act_qmax: float
+    graph: ir.Graph,
+    node: ir.Node,
+    name: str,
+    use: int,
+    state: State,
+    precision: Precision,
+    act_qmax: float,
 ) -> None:
+    """Replace one use of a layer; layers that a network calls several times share their weights."""
     parameters = [state[value.name or ""].detach().cpu() for value in node.inputs[1:] if value is not None]
     last = node
     normalization, folded = None, ""
@@ -217,9 +235,9 @@ def _lower_linear(
         )
         product = ir.node("MatMul", [x, weight])
         new = [product, ir.node("Add", [product.outputs[0], bias])]
-    new[-1].name = name
+    new[-1].name = f"{name}{USE}{use}" if use else name
     new[-1].metadata_props[FOLDED] = folded
-    new[-1].outputs[0].name = f"{name}.output"
+    new[-1].outputs[0].name = f"{name}.output{use or ''}"
     new[-1].outputs[0].shape, new[-1].outputs[0].type = last.outputs[0].shape, last.outputs[0].type
     graph.insert_before(node, new)
     last.outputs[0].replace_all_uses_with(new[-1].outputs[0], replace_graph_outputs=True)
@@ -229,6 +247,9 @@ def _lower_linear(
 def _initializers(graph: ir.Graph, layer: str, arrays: Mapping[str, NDArray[np.generic]]) -> list[ir.Value]:
     values = []
     for role, array in arrays.items():
+        if (shared := graph.initializers.get(f"{layer}.{role}")) is not None:
+            values.append(shared)
+            continue
         tensor = ir.tensor(np.asarray(array, order="C"), name=f"{layer}.{role}")
         value = ir.Value(
             name=tensor.name,

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitsearch.export import FOLDED
+from bitsearch.export import FOLDED, USE
 from bitsearch.records import Parity
 from bitsearch.runtime import open_session
 from bitsearch.task import Graph
@@ -61,7 +61,7 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
 def _layer_error(
     network: nn.Module, node: onnx.NodeProto, x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> float:
-    layer = network.get_submodule(node.name)
+    layer = network.get_submodule(node.name.partition(USE)[0])
     folded = next(prop.value for prop in node.metadata_props if prop.key == FOLDED)
     with torch.no_grad():
         expected = layer(torch.from_numpy(x))

@@ -1,0 +1,181 @@
+"""How well scores tell quark from gluon jets: the metrics of BitHEP Table 1 and the curves of its figures."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitsearch.records import Curve, Evaluation, Histogram, Quantity
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+CLIP = 1e-7
+BINS, FEWEST = 20, 20
+EFFICIENCIES = np.linspace(0.01, 1.0, 100)
+
+
+def roc(scores: Floats, quark: Bools) -> tuple[Floats, Floats]:
+    """Give gluon and quark efficiencies of all cuts, from (0, 0) to (1, 1); equal scores are one cut."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    quarks = np.cumsum(quark[order])[last]
+    gluons = last + 1 - quarks
+    start = np.zeros(1)
+    return (
+        np.append(start, gluons / max(1, gluons[-1])),
+        np.append(start, quarks / max(1, quarks[-1])),
+    )
+
+
+def auc(scores: Floats, quark: Bools) -> float:
+    """Give the area under the ROC curve."""
+    gluon_efficiency, quark_efficiency = roc(scores, quark)
+    return float(np.trapezoid(quark_efficiency, gluon_efficiency))
+
+
+def rejection(scores: Floats, quark: Bools, efficiency: float) -> float:
+    """Give 1 / gluon efficiency at a quark efficiency, linear between cuts.
+
+    Where less than one gluon jet is left the number of gluon jets stands in, the most that they can show.
+    """
+    gluon_efficiency, quark_efficiency = roc(scores, quark)
+    most = float(max(1, np.sum(~quark)))
+    return 1 / max(float(np.interp(efficiency, quark_efficiency, gluon_efficiency)), 1 / most)
+
+
+def cross_entropy(scores: Floats, quark: Bools) -> Floats:
+    """Give -ln of the probability of the true class of every jet, probabilities kept off 0 and 1 by 1e-7."""
+    p = np.clip(np.where(quark, scores, 1 - scores), CLIP, 1)
+    return -np.log(p)
+
+
+def metrics(scores: Floats, quark: Bools) -> dict[str, Quantity]:
+    """Compute every metric of one training with its statistical error over jets.
+
+    The AUC's is that of Hanley and McNeil (1982), a rejection's the binomial one of the gluon efficiency. Scores
+    that are no probabilities have no meaningful accuracy and cross entropy.
+    """
+    n = len(quark)
+    area = auc(scores, quark)
+    loss = cross_entropy(scores, quark)
+    accuracy = float(((scores > 0.5) == quark).mean())
+    found = {
+        "cross_entropy": Quantity(float(loss.mean()), float(loss.std()) / math.sqrt(n), n),
+        "accuracy": Quantity(accuracy, math.sqrt(accuracy * (1 - accuracy) / n), n),
+        "auc": Quantity(area, _auc_error(area, int(quark.sum()), int((~quark).sum())), n),
+    }
+    for percent in (50, 30):
+        value = rejection(scores, quark, percent / 100)
+        error = value * math.sqrt(max(0.0, value - 1) / max(1, int((~quark).sum())))
+        found[f"rejection_{percent}"] = Quantity(value, error, n)
+    return found
+
+
+def over_trainings(scores: Sequence[Floats], quark: Bools) -> dict[str, Quantity]:
+    """Average the metrics over trainings; the error is their standard deviation, or a single training's own."""
+    each = [metrics(item, quark) for item in scores]
+    if len(each) == 1:
+        return each[0]
+    values = {name: [found[name].value for found in each] for name in each[0]}
+    return {name: Quantity(float(np.mean(x)), float(np.std(x, ddof=1)), len(x)) for name, x in values.items()}
+
+
+def evaluation(scores: Sequence[Floats], quark: Bools, digest: str) -> Evaluation:
+    """Draw ROC, rejection, calibration and the scores of the first of several trainings; bands are over all."""
+    return Evaluation(
+        digest,
+        len(quark),
+        histograms=(_scores(scores[0], quark),),
+        curves=(_roc(scores, quark), _rejections(scores, quark), _calibration(scores, quark)),
+    )
+
+
+def calibration(scores: Floats, quark: Bools) -> tuple[Floats, Floats]:
+    """Give mean score and share of quarks in 20 equal bins of the score, NaN in bins of less than 20 jets."""
+    index = np.minimum((scores * BINS).astype(int), BINS - 1)
+    counts = np.bincount(index, minlength=BINS).astype(float)
+    counts[counts < FEWEST] = np.nan
+    return (
+        np.bincount(index, scores, BINS) / counts,
+        np.bincount(index, quark.astype(float), BINS) / counts,
+    )
+
+
+def _roc(scores: Sequence[Floats], quark: Bools) -> Curve:
+    curves = np.stack([np.interp(EFFICIENCIES, *roc(item, quark)[::-1]) for item in scores])
+    mean, low, high = _band(curves)
+    return Curve(
+        "roc",
+        "gluon efficiency",
+        "quark efficiency",
+        tuple(EFFICIENCIES.tolist()),
+        tuple(mean.tolist()),
+        *_bounds(low, high, scores),
+    )
+
+
+def _rejections(scores: Sequence[Floats], quark: Bools) -> Curve:
+    curves = np.stack([[rejection(item, quark, at) for at in EFFICIENCIES] for item in scores])
+    mean, low, high = _band(curves)
+    return Curve(
+        "rejection",
+        "gluon rejection, 1 / efficiency",
+        "quark efficiency",
+        tuple(EFFICIENCIES.tolist()),
+        tuple(mean.tolist()),
+        *_bounds(np.maximum(low, 1.0), high, scores),
+        logarithmic=True,
+    )
+
+
+def _calibration(scores: Sequence[Floats], quark: Bools) -> Curve:
+    found = [calibration(item, quark) for item in scores]
+    filled = np.isfinite(np.stack([share for _, share in found])).all(0)
+    positions = np.stack([mean for mean, _ in found])[:, filled].mean(0)
+    mean, low, high = _band(np.stack([share for _, share in found])[:, filled])
+    return Curve(
+        "calibration",
+        "share of quark jets",
+        "mean quark probability in the bin",
+        tuple(positions.tolist()),
+        tuple(mean.tolist()),
+        *_bounds(low, high, scores),
+        diagonal=True,
+    )
+
+
+def _scores(scores: Floats, quark: Bools) -> Histogram:
+    edges = np.linspace(0, 1, 2 * BINS + 1)
+    gluons, quarks = (np.histogram(scores[kind], edges)[0].astype(float) for kind in (~quark, quark))
+    h, g = quarks / max(1, quarks.sum()), gluons / max(1, gluons.sum())
+    separation = 0.5 * float(np.sum(np.divide((h - g) ** 2, h + g, out=np.zeros_like(h), where=h + g > 0)))
+    return Histogram(
+        "score",
+        "quark probability (reference: gluon jets, coloured: quark jets)",
+        tuple(edges.tolist()),
+        tuple(gluons.tolist()),
+        tuple(quarks.tolist()),
+        Quantity(separation, None, len(scores)),
+    )
+
+
+def _band(curves: Floats) -> tuple[Floats, Floats, Floats]:
+    """Give the mean over trainings and one standard deviation to either side."""
+    mean = curves.mean(0)
+    spread = curves.std(0, ddof=1) if len(curves) > 1 else np.zeros_like(mean)
+    return mean, mean - spread, mean + spread
+
+
+def _bounds(
+    low: Floats, high: Floats, scores: Sequence[Floats]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (tuple(low.tolist()), tuple(high.tolist())) if len(scores) > 1 else ((), ())
+
+
+def _auc_error(area: float, signal: int, background: int) -> float:
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (area * (1 - area) + (signal - 1) * (q1 - area**2) + (background - 1) * (q2 - area**2)) / max(
+        1, signal * background
+    )
+    return math.sqrt(max(0.0, variance))
