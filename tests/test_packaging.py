@@ -68,6 +68,7 @@ def test_distributions_hold_what_they_should(built: Path) -> None:
         names = set(archive.namelist())
     assert {f"bitsearch/{name}/__init__.py" for name in ("models", "ops", "search_spaces")} <= names
     assert "bitsearch/ops/libbitsearch_ops.so" in names
+    assert {f"bitsearch/models/jets/samples/{name}.h5" for name in ("quark_gluon", "wz")} <= names
     assert not {name for name in names if "__pycache__" in name}
 
 

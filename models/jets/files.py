@@ -129,7 +129,16 @@ def read(path: Path, what: str) -> tuple[dict[str, NDArray[Any]], Label | None]:
             return {name: _decoded(item) for name, item in file.items()}, label
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; expected {what}") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, DeflateError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        BadZipFile,
+        DeflateError,
+    ) as error:
         raise DataError(f"{path}: cannot be read as npz or HDF5 ({error}); expected {what}") from error
 
 

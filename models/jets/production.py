@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -70,9 +72,12 @@ def make(
     folder = out.with_name(f".{out.name}.parts")
     paths = {chunk: folder / f"{chunk.process}-{chunk.number}.npz" for chunk in wanted}
     try:
+        if out.is_dir():
+            raise IsADirectoryError("it is a folder")
         folder.mkdir(parents=True, exist_ok=True)
         missing = [chunk for chunk, path in paths.items() if _read(path, label, chunk) is None]
         total, left = sum(chunk.jets for chunk in wanted), sum(chunk.jets for chunk in missing)
+        progress(f"generating {label.dataset}", 1 - left / total)
         for chunk in _each(
             partial(_make_one, generate, label, paths), missing, workers or os.cpu_count() or 1
         ):
@@ -88,10 +93,10 @@ def make(
 
 
 def _each(task: Callable[[Chunk], Chunk], todo: Sequence[Chunk], workers: int) -> Iterable[Chunk]:
-    """Run in fresh processes, silent: Pythia and FastJet print past Python's streams."""
+    """Run in fresh processes, in no order."""
     if not todo:
         return
-    pool = ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), pythia.silence)
+    pool = ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), _begin, (os.getpid(),))
     try:
         for done in as_completed([pool.submit(task, chunk) for chunk in todo]):
             yield done.result()
@@ -101,6 +106,18 @@ def _each(task: Callable[[Chunk], Chunk], todo: Sequence[Chunk], workers: int) -
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin(parent: int) -> None:
+    """Let a process be silent (Pythia and FastJet print past Python's streams), and end with its parent."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    pythia.silence()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make_one(

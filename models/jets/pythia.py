@@ -7,20 +7,19 @@ from typing import Any
 
 from bitsearch.errors import DataError
 
-PACKAGES = ("pythia8mc", "fastjet")
 # Pythia's pseudorandom generator takes 1 to 900,000,000.
 SEEDS = 900_000_000
 _MOST_FAILURES = 10_000
 
 
-def packages() -> dict[str, str]:
-    """Give the versions of the packages that make jets.
+def packages(*names: str) -> dict[str, str]:
+    """Give the versions of packages that make jets.
 
     Raises:
         DataError: If they are not installed.
     """
     try:
-        return {name: version(name) for name in PACKAGES}
+        return {name: version(name) for name in names}
     except PackageNotFoundError as error:
         raise DataError(
             f"found no package {error.name!r}; generating jets needs it: pip install 'bitsearch[generate]'"

@@ -93,7 +93,7 @@ def make(
     out = Path(out)
     switch = {} if underlying_event else {"PartonLevel:MPI": "off"}
     settings = {process: {**common, **switch} for process, common in SETTINGS.items()}
-    label = Label("bitsearch with Pythia 8", VERSION, NAME, seed, pythia.packages(), settings)
+    label = Label("bitsearch with Pythia 8", VERSION, NAME, seed, pythia.packages("pythia8mc"), settings)
     wanted = [
         *production.chunks("quark", jets - jets // 2, seed),
         *production.chunks("gluon", jets // 2, seed),
@@ -212,9 +212,9 @@ def read_labelled(path: Path, most: int | None = None) -> tuple[QuarkGluonJets, 
         constituents, labels = _unpacked(path, arrays), arrays["quark"]
     else:
         files.require(path, arrays, {"X": ("jets", "M", 4), "y": ("jets",)})
-        constituents, labels = arrays["X"], arrays["y"]
+        constituents, labels = arrays.pop("X").astype(np.float32), arrays["y"]
     _validate(path, constituents, labels)
-    table = QuarkGluonJets(sorted_by_pt(constituents, most).astype(np.float32), labels == 1)
+    table = QuarkGluonJets(sorted_by_pt(constituents, most), labels == 1)
     return table, label
 
 

@@ -179,7 +179,14 @@ def make(
         raise DataError(f"got {jets} jets and seed {seed}; expected 1 jet or more and a seed from 0 on")
     out = Path(out)
     settings = SETTINGS if underlying_event else {**SETTINGS, "PartonLevel:MPI": "off"}
-    label = Label("bitsearch with Pythia 8 and FastJet", VERSION, NAME, seed, pythia.packages(), settings)
+    label = Label(
+        "bitsearch with Pythia 8 and FastJet",
+        VERSION,
+        NAME,
+        seed,
+        pythia.packages("pythia8mc", "fastjet"),
+        settings,
+    )
 
     def save(parts: list[Arrays]) -> None:
         passed = np.sum([part.pop("passed") for part in parts], axis=0)
