@@ -117,7 +117,7 @@ class PDAT(nn.Module):
             if pair_bias is None or jet_bias is None or not self.architecture.shared_bias:
                 pair_bias = self.particle.bias(inputs.pairs, self.pairs, real)
                 jet_bias = self.channel.bias(inputs.jet)
-            features.append(self.particle(features[-1], pair_bias, real))
+            features.append(self.particle(features[-1], pair_bias))
             features.append(self.channel(features[-1], jet_bias, real))
         # The published pointwise layer comes before the mean; it is linear, so this is the same, cheaper.
         logits: Tensor = self.head(self.pooled(_mean(torch.cat(features, 2), real)))
@@ -294,7 +294,9 @@ def task(dataset: str = "quark-gluon", preset: str = "laptop") -> PDATTask:
     return PDATTask(
         dataset=dataset,
         preset=preset,
-        architecture=Architecture(particles, neighbours, near, edge, width, 4, pair, slots, pair_dropout=0.0),
+        architecture=Architecture(
+            particles, neighbours, near, edge, width, 4, pair, slots, dropout=0.0, pair_dropout=0.0
+        ),
         most_jets=jets,
         recipes=Recipes(
             reference,
