@@ -36,6 +36,8 @@ FOLDED = "bitsearch.folded"
 USE = ":"
 """Between a layer's name and the number of its use, in the names of nodes from its second use on."""
 State = Mapping[str, Tensor]
+# torch traces the bodies of loops with a compiler that skips its own exporter, this function included.
+symbolic = torch._dynamo.dont_skip_tracing(torch.onnx.ops.symbolic)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def trace(graph: Graph) -> onnx.ModelProto:
     Raises:
         ExportError: a parameter lies outside of `graph.module.network`.
     """
-    module = copy.deepcopy(graph.module).cpu().eval()
+    # Loops refuse parameters that need gradients.
+    module = copy.deepcopy(graph.module).cpu().eval().requires_grad_(False)
     network = module.get_submodule(PREFIX.rstrip("."))
     for name, linear in list(quant.linear_layers(network)):
         parent, _, child = name.rpartition(".")
@@ -117,7 +120,7 @@ def lower(
     parameters = {str(value.name): value for value in graph.inputs if value.name in state}
     nodes: list[tuple[str, int, ir.Node]] = []
     uses: Counter[str] = Counter()
-    for node in graph:
+    for node in graph.all_nodes():
         if node.op_type == LINEAR:
             name = node.attributes["name"].as_string()
             nodes.append((name, uses[name], node))
@@ -187,7 +190,7 @@ class _LinearNode(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
-        return torch.onnx.ops.symbolic(
+        return symbolic(
             f"{ops.DOMAIN}::{LINEAR}",
             inputs,
             {"name": self.name},
@@ -234,14 +237,18 @@ def _lower_linear(
             graph, f"{name}.float", {"weight": np.ascontiguousarray(linear.weight.T), "bias": linear.bias}
         )
         product = ir.node("MatMul", [x, weight])
+        product.outputs[0].name = f"{name}.product{use or ''}"
         new = [product, ir.node("Add", [product.outputs[0], bias])]
     new[-1].name = f"{name}{USE}{use}" if use else name
     new[-1].metadata_props[FOLDED] = folded
     new[-1].outputs[0].name = f"{name}.output{use or ''}"
     new[-1].outputs[0].shape, new[-1].outputs[0].type = last.outputs[0].shape, last.outputs[0].type
-    graph.insert_before(node, new)
+    # The node may lie in the body of a loop; its weights are constants of the main graph all the same.
+    body = node.graph
+    assert body is not None
+    body.insert_before(node, new)
     last.outputs[0].replace_all_uses_with(new[-1].outputs[0], replace_graph_outputs=True)
-    graph.remove([last, node] if last is not node else node, safe=True)
+    body.remove([last, node] if last is not node else node, safe=True)
 
 
 def _initializers(graph: ir.Graph, layer: str, arrays: Mapping[str, NDArray[np.generic]]) -> list[ir.Value]:
@@ -280,6 +287,7 @@ def _simplify(model: ir.Model) -> None:
     for simplify in (
         common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedOpsetsPass(),
@@ -292,7 +300,7 @@ def _forget_origin(model: ir.Model) -> None:
     """Drop source lines and stack traces, which name paths of the exporting machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
         for value in node.outputs:

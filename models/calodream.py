@@ -129,7 +129,7 @@ class Generator(nn.Module):
             context = (network.decode(memory, values) * chosen[:, None]).sum(1)
             start = (noise * chosen).sum(1, keepdim=True)
             end = integrate(
-                lambda x, time: network.move(x, time.expand(len(x), -1), context),
+                lambda x, time: network.move(x, time.expand(x.shape[0], -1), context),
                 start,
                 self.energy_stages,
                 times,

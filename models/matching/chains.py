@@ -71,7 +71,7 @@ class Postprocessing(nn.Module):
         Shares up to 1e-7 of a layer become 0, and voxels below the readout threshold.
         """
         voxels, ratios = columns.split([columns.shape[1] - self.layers, self.layers], 1)
-        grid = voxels.clamp_min(0).reshape(len(voxels), self.layers, -1)
+        grid = voxels.clamp_min(0).reshape(voxels.shape[0], self.layers, -1)
         shares = grid / (grid.sum(2, keepdim=True) + OFFSET)
         shares = torch.where(shares > SMALLEST_SHARE, shares, 0.0)
         energies = torch.cat(layer_energies(incident_mev * ratios[:, :1], ratios[:, 1:].clamp(0, 1)), 1)

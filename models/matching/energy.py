@@ -87,7 +87,7 @@ class EnergyNetwork(nn.Module):
     def _tokens(self, values: Tensor) -> Tensor:
         """Write each value, its position as one-hot and zeros into a token."""
         one_hot = torch.eye(values.shape[1], self.width - 1, device=values.device)
-        return torch.cat([values.unsqueeze(2), one_hot.expand(len(values), -1, -1)], 2)
+        return torch.cat([values.unsqueeze(2), one_hot.expand(values.shape[0], -1, -1)], 2)
 
     def _initialize(self) -> None:
         """Start the transformer as torch's own does: Xavier for matrices, the three attention inputs as one."""

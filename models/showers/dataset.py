@@ -130,6 +130,7 @@ def _normalized(
 
 
 def read(path: Path, geometry: Geometry, rows: NDArray[np.intp]) -> Events:
+    """Read the events `rows`, which ascend."""
     parts: list[Events] = []
     start = 0
     for chunk in iterate(path, geometry):
