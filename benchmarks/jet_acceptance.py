@@ -18,7 +18,7 @@ from bitsearch.models.jets import dataset, production, quark_gluon, wz
 from bitsearch.models.jets.angles import fold, principal_axis
 from bitsearch.models.jets.classification import auc, rejection
 
-Array = NDArray[np.floating]
+Array = NDArray[np.float64]
 REPLICAS = 50
 
 
@@ -101,7 +101,10 @@ def planes(path: Path) -> None:
     chi2 = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     largest = 100 * np.abs(counts / counts.mean() - 1).max()
     print(f"decay-plane angle: flat within {largest:.1f} % in 20 bins, chi2/ndf = {chi2:.1f}/19")
-    vv, lab = table.decay_plane_angle, table.decay_plane_angle_lab
+    vv, lab, hardest = (
+        angle.astype(np.float64)
+        for angle in (table.decay_plane_angle, table.decay_plane_angle_lab, table.phi[:, 0])
+    )
     distance, azimuth = (
         np.hypot(table.delta_phi, table.delta_eta),
         np.arctan2(table.delta_eta, table.delta_phi),
@@ -113,7 +116,7 @@ def planes(path: Path) -> None:
         ("pT Theta^2, decay frame", principal_axis(table.pt, table.theta**2, table.phi), vv),
         ("pT R^2, laboratory", principal_axis(table.pt, distance**2, azimuth), lab),
         ("pT R^2, laboratory against the decay frame", principal_axis(table.pt, distance**2, turned), vv),
-        ("hardest constituent, decay frame", table.phi[:, 0], vv),
+        ("hardest constituent, decay frame", hardest, vv),
         ("constant, decay frame", np.zeros(len(table)), vv),
     ):
         residual(name, estimate - target)

@@ -8,7 +8,7 @@ the other; each column is either floats with `MANTISSA_BITS` of their mantissa (
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -101,12 +101,24 @@ def flat(columns: NDArray[Any], counts: NDArray[np.integer]) -> NDArray[Any]:
     return columns[np.arange(columns.shape[1]) < counts[:, None]]
 
 
-def padded(values: NDArray[Any], counts: NDArray[np.integer], most: int | None = None) -> NDArray[Any]:
-    """Undo `flat`, keeping up to `most` entries of each row."""
+def rows(
+    path: Path, arrays: Arrays, names: Sequence[str], counts: NDArray[np.integer]
+) -> dict[str, NDArray[Any]]:
+    """Undo `flat`, padding with zeros.
+
+    Raises:
+        DataError: If the counts do not sum to the number of values.
+    """
+    if counts.sum() != len(arrays[names[0]]):
+        raise DataError(
+            f"{path}: the jets have {counts.sum():,} constituents; expected {len(arrays[names[0]]):,}, as there are"
+        )
     width = int(counts.max(initial=0))
-    rows = np.zeros((len(counts), width), values.dtype)
-    rows[np.arange(width) < counts[:, None]] = values
-    return rows[:, :most]
+    filled = np.arange(width) < counts[:, None]
+    found = {name: np.zeros((len(counts), width), arrays[name].dtype) for name in names}
+    for name, values in found.items():
+        values[filled] = arrays[name]
+    return found
 
 
 def read(path: Path, what: str) -> tuple[dict[str, NDArray[Any]], Label | None]:
@@ -183,15 +195,8 @@ def write_compact(path: Path, columns: Mapping[str, NDArray[Any] | Fixed], label
 
     def fill(partial: Path) -> None:
         with h5py.File(partial, "w") as file:
-            file.attrs.update(
-                layout=LAYOUT,
-                generator=label.generator,
-                version=label.version,
-                dataset=label.dataset,
-                seed=label.seed,
-                packages=json.dumps(label.packages),
-                settings=json.dumps(label.settings),
-            )
+            packages, settings = json.dumps(label.packages), json.dumps(label.settings)
+            file.attrs.update(asdict(label) | {"packages": packages, "settings": settings, "layout": LAYOUT})
             for name, column in columns.items():
                 values = _multiples(path, name, column) if isinstance(column, Fixed) else column
                 item = file.create_dataset(
@@ -205,8 +210,9 @@ def write_compact(path: Path, columns: Mapping[str, NDArray[Any] | Fixed], label
 
 def write_public(path: Path, columns: Arrays, label: Label) -> None:
     """Write an `.npz` file whose entry `meta` holds the label as JSON; raises DataError if that cannot be done."""
-    meta = json.dumps({field.name: getattr(label, field.name) for field in fields(Label)})
-    replace(path, lambda partial: np.savez_compressed(partial, meta=np.array(meta), **columns))
+    meta = np.array(json.dumps(asdict(label)))
+    everything: dict[str, Any] = {**columns, "meta": meta}
+    replace(path, lambda partial: np.savez_compressed(partial, **everything))
 
 
 def replace(path: Path, fill: Callable[[Path], None]) -> None:
@@ -234,7 +240,7 @@ def digest(path: Path) -> str:
 
 
 def _multiples(path: Path, name: str, column: Fixed) -> NDArray[np.int16]:
-    multiples = np.rint(column.values / column.step)
+    multiples: NDArray[np.floating] = np.rint(column.values / column.step)
     if np.abs(multiples).max(initial=0) > np.iinfo(np.int16).max:
         raise DataError(
             f"{path}: {name} reaches {np.abs(column.values).max():.4g}; "

@@ -125,8 +125,9 @@ def _make_one(
 ) -> Chunk:
     path = paths[chunk]
     partial_path = path.with_suffix(f".{os.getpid()}")
+    arrays: dict[str, Any] = {**generate(chunk), "_about": np.array(_about(label, chunk))}
     with partial_path.open("wb") as file:
-        np.savez(file, _about=np.array(_about(label, chunk)), **generate(chunk))
+        np.savez(file, **arrays)
     partial_path.replace(path)
     return chunk
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bitsearch.errors import DataError
 from bitsearch.models.jets import files, production, pythia
-from bitsearch.models.jets.files import Fixed, Label, Table, flat, padded, sorted_by_pt
+from bitsearch.models.jets.files import Fixed, Label, Table, flat, sorted_by_pt
 from bitsearch.models.jets.production import Arrays, Chunk
 from bitsearch.task import Progress
 
@@ -223,11 +223,8 @@ def _unpacked(path: Path, arrays: files.Arrays) -> NDArray[np.float32]:
     per_constituent = ("pt", "rapidity_from_hardest", "azimuth_from_hardest", "pdg_id")
     files.require(path, arrays, dict.fromkeys(per_jet, ("jets",)) | dict.fromkeys(per_constituent, ("N",)))
     counts = arrays["multiplicity"]
-    if counts.sum() != len(arrays["pt"]):
-        raise DataError(
-            f"{path}: multiplicities sum to {counts.sum():,} and there are {len(arrays['pt']):,} constituents"
-        )
-    columns = np.stack([padded(arrays[name], counts) for name in per_constituent], axis=-1, dtype=np.float32)
+    rows = files.rows(path, arrays, per_constituent, counts)
+    columns = np.stack(list(rows.values()), axis=-1, dtype=np.float32)
     real = columns[:, :, 0] > 0
     columns[:, :, 1] += real * arrays["hardest_rapidity"][:, None]
     columns[:, :, 2] += real * arrays["hardest_azimuth"][:, None]
@@ -251,7 +248,8 @@ def _validate(path: Path, constituents: NDArray[Any], labels: NDArray[Any]) -> N
 
 def _jet_pt(constituents: NDArray[Any]) -> NDArray[np.float64]:
     pt, azimuth = constituents[:, :, 0].astype(np.float64), constituents[:, :, 2]
-    return np.hypot((pt * np.cos(azimuth)).sum(axis=1), (pt * np.sin(azimuth)).sum(axis=1))
+    total: NDArray[np.float64] = np.hypot(*((pt * of(azimuth)).sum(axis=1) for of in (np.cos, np.sin)))
+    return total
 
 
 def _mean(values: NDArray[np.integer]) -> float | None:

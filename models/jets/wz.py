@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bitsearch.errors import DataError
 from bitsearch.models.jets import files, production, pythia
-from bitsearch.models.jets.files import Fixed, Label, Shape, Table, flat, padded, sorted_by_pt
+from bitsearch.models.jets.files import Fixed, Label, Shape, Table, flat, sorted_by_pt
 from bitsearch.models.jets.production import Arrays, Chunk
 from bitsearch.task import Progress
 
@@ -109,9 +109,9 @@ def decay_plane_angle(w: Array, z: Array, q1: Array, q2: Array) -> Array:
     pair = w + z
     beam, w, q1, q2 = (boosted(p, pair)[..., :3] for p in (np.broadcast_to(BEAM, w.shape), w, q1, q2))
     scattering, decay = unit(np.cross(beam, w)), unit(np.cross(q1, q2))
-    return np.arctan2(
-        np.sum(np.cross(scattering, decay) * unit(w), axis=-1), np.sum(scattering * decay, axis=-1)
-    )
+    sine = np.sum(np.cross(scattering, decay) * unit(w), axis=-1)
+    angle: Array = np.arctan2(sine, np.sum(scattering * decay, axis=-1))
+    return angle
 
 
 def decay_frame(particles: Array, jet: Array, z: Array) -> tuple[Array, Array]:
@@ -141,7 +141,8 @@ def boosted(p: Array, frame: Array) -> Array:
 
 def unit(vectors: Array) -> Array:
     """Scale three-vectors to length 1."""
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    length: Array = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / length
 
 
 def direction(p: Array) -> Array:
@@ -308,7 +309,7 @@ def _observables(event: Event) -> dict[str, Any]:
     }
     jet_pt = np.hypot(event.jet[0], event.jet[1])
     return padded | {
-        "jet": np.float32([jet_pt, *direction(event.jet), event.soft_drop_mass]),
+        "jet": np.array([jet_pt, *direction(event.jet), event.soft_drop_mass], np.float32),
         "decay_plane_angle": np.float32(decay_plane_angle(event.w, event.z, event.up, event.down)),
         "decay_plane_angle_lab": np.float32(np.arctan2(between[0], wrapped(between[1]))),
         "multiplicity": np.int32(len(pt)),
@@ -364,22 +365,18 @@ def write(path: Path, table: WZJets, label: Label) -> None:
 def read_labelled(path: Path, most: int | None = None) -> tuple[WZJets, Label | None]:
     """Read also who generated the jets, if the file says so; else as `read`."""
     arrays, label = files.read(path, "WZ jets made by `bitsearch data make wz`")
+    columns: dict[str, Shape]
     if "constituents" in arrays:
         columns = dict.fromkeys(CONSTITUENTS, ("N",))
         files.require(path, arrays, {"constituents": ("jets",), **columns, **PER_JET})
-        counts = arrays["constituents"]
-        if counts.sum() != len(arrays["pt"]):
-            raise DataError(
-                f"{path}: constituents sum to {counts.sum():,} and there are {len(arrays['pt']):,} of them"
-            )
-        arrays |= {name: padded(arrays[name], counts) for name in CONSTITUENTS}
+        arrays |= files.rows(path, arrays, CONSTITUENTS, arrays["constituents"])
     else:
         columns = dict.fromkeys(CONSTITUENTS, ("jets", "M"))
         files.require(path, arrays, {PUBLIC[name]: shape for name, shape in {**columns, **PER_JET}.items()})
         arrays = {name: arrays[key] for name, key in PUBLIC.items()}
     _validate(path, arrays)
     constituents = sorted_by_pt(np.stack([arrays[name] for name in CONSTITUENTS], axis=-1), most)
-    of_jets = {name: arrays[name].astype(np.float32) for name in PER_JET}
+    of_jets: dict[str, Any] = {name: arrays[name].astype(np.float32) for name in PER_JET}
     of_jets["multiplicity"] = arrays["multiplicity"].astype(np.int32)
     return WZJets(*constituents.astype(np.float32).transpose(2, 0, 1), **of_jets), label
 
