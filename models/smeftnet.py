@@ -260,7 +260,7 @@ def _map(truth: NDArray[np.float32], prediction: NDArray[np.float32]) -> Map:
 # Particles; jets; batch; steps for reference, candidate and finalist; finalists; repetitions; batches to time.
 SIZES = {
     "smoke": (16, 1000, 64, (60, 4, 10), 1, 2, (1,)),
-    "laptop": (30, None, 128, (2000, 40, 250), 4, 3, (1, 100)),
+    "laptop": (20, None, 128, (5000, 80, 1000), 4, 3, (1, 100)),
 }
 
 
