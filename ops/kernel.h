@@ -37,6 +37,7 @@ struct Kernel {
   const char* name;
   int rank;  // the usable kernel of highest rank is chosen
   bool (*usable)();
+  bool (*suits)(int64_t n, int64_t k);  // layers that it is the fastest for
   int64_t k_align;      // activations are padded to a multiple of this
   int64_t n_group;      // outputs in one unit of work
   int64_t m_block;      // rows in one unit of work
@@ -61,6 +62,11 @@ const std::vector<Kernel>& Kernels();
 // The best usable kernel, or the one that BITSEARCH_KERNEL names.
 // Throws std::runtime_error that lists the usable ones.
 const Kernel& ChooseKernel();
+
+// The best usable kernel that suits the layer, or the one that is forced.
+const Kernel& ChooseKernel(int64_t n, int64_t k);
+
+inline bool AnyLayer(int64_t, int64_t) { return true; }
 
 constexpr int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }

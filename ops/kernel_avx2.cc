@@ -115,8 +115,8 @@ void Pack(const uint8_t* w, int64_t n, int64_t k, uint8_t* packed) {
   PackLanes(w, n, k, kLanes, packed);
 }
 
-const Registration registration({"avx2", 10, Usable, 16, kGroup, 128, 32,
-                                 PackedBytes, Pack, Quantize, Multiply});
+const Registration registration({"avx2", 10, Usable, AnyLayer, 16, kGroup, 128,
+                                 32, PackedBytes, Pack, Quantize, Multiply});
 
 }  // namespace
 }  // namespace bitsearch

@@ -19,6 +19,7 @@ constexpr int64_t kOutputs = 32;     // of one vector of words
 constexpr int64_t kWordK = 9;        // a word is three indices of 5 bits
 constexpr int64_t kBlockWords = 28;  // 252 k, whose sums fit 16 bits
 constexpr int64_t kTables = 3 * (kBlockWords + 1);
+constexpr int64_t kLeastOutputs = 384;
 constexpr int64_t kChunk = 128;  // vectors of outputs for which tables are made
 constexpr int kTileRows = 6;     // 6 x 4 sums of 32 registers
 constexpr int kTileVectors = 4;
@@ -29,6 +30,9 @@ bool Usable() {
          __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
 }
+
+// Making tables and quantising cost what lookups for few outputs gain.
+bool Suits(int64_t n, int64_t) { return n >= kLeastOutputs; }
 
 int64_t PackedBytes(int64_t n, int64_t k) {
   return DivideUp(n, kOutputs) * DivideUp(k, kWordK) * kOutputs * 2;
@@ -208,9 +212,9 @@ void Multiply(const Layer& layer, const Activations& x, Range rows,
 }
 
 const Registration registration({"avx512permute",
-                                 __builtin_cpu_is("amd") ? 40 : 25, Usable, 144,
-                                 kOutputs * kTileVectors, kTileRows, 16,
-                                 PackedBytes, Pack, Quantize, Multiply});
+                                 __builtin_cpu_is("amd") ? 40 : 25, Usable,
+                                 Suits, 144, kOutputs * kTileVectors, kTileRows,
+                                 16, PackedBytes, Pack, Quantize, Multiply});
 
 }  // namespace
 }  // namespace bitsearch

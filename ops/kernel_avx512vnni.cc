@@ -40,7 +40,7 @@ bool Usable() {
 namespace bitsearch {
 namespace {
 
-const Registration registration({"avx512vnni", 30, Usable, 16, kGroup,
+const Registration registration({"avx512vnni", 30, Usable, AnyLayer, 16, kGroup,
                                  kBlockRows, 1, PackedBytes, Pack, Quantize,
                                  Multiply});
 

@@ -35,8 +35,9 @@ bool Usable() {
 namespace bitsearch {
 namespace {
 
-const Registration registration({"avxvnni", 20, Usable, 16, kGroup, kBlockRows,
-                                 1, PackedBytes, Pack, Quantize, Multiply});
+const Registration registration({"avxvnni", 20, Usable, AnyLayer, 16, kGroup,
+                                 kBlockRows, 1, PackedBytes, Pack, Quantize,
+                                 Multiply});
 
 }  // namespace
 }  // namespace bitsearch

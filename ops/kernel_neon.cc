@@ -95,8 +95,9 @@ bool Usable() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 namespace bitsearch {
 namespace {
 
-const Registration registration({"neon", 10, Usable, 16, kGroup, kBlockRows, 1,
-                                 PackedBytes, Pack, Quantize, Multiply});
+const Registration registration({"neon", 10, Usable, AnyLayer, 16, kGroup,
+                                 kBlockRows, 1, PackedBytes, Pack, Quantize,
+                                 Multiply});
 
 }  // namespace
 }  // namespace bitsearch

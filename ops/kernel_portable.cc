@@ -72,8 +72,9 @@ void Multiply(const Layer& layer, const Activations& x, Range rows,
   }
 }
 
-const Registration registration({"portable", 0, [] { return true; }, 1, 1, 64,
-                                 1, PackedBytes, Pack, Quantize, Multiply});
+const Registration registration({"portable", 0, [] { return true; }, AnyLayer,
+                                 1, 1, 64, 1, PackedBytes, Pack, Quantize,
+                                 Multiply});
 
 }  // namespace
 }  // namespace bitsearch

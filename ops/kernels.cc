@@ -37,6 +37,15 @@ const Kernel& ChooseKernel() {
       "', expected one that this processor can run: " + usable);
 }
 
+const Kernel& ChooseKernel(int64_t n, int64_t k) {
+  const Kernel* best = &ChooseKernel();
+  if (const char* forced = std::getenv("BITSEARCH_KERNEL"); forced && *forced)
+    return *best;
+  // "portable", the last one, is usable and suits any layer.
+  for (const Kernel* kernel = best;; ++kernel)
+    if (kernel->usable() && kernel->suits(n, k)) return *kernel;
+}
+
 int64_t PackedLanesBytes(int64_t n, int64_t k, int64_t lanes) {
   return RoundUp(n, 4 * lanes) * RoundUp(k, 16) / 4;
 }

@@ -34,13 +34,14 @@ class TernaryMatMul {
  public:
   explicit TernaryMatMul(const NodeInfo& node)
       : title_(Title(node)),
-        kernel_(ChooseKernel()),
+        kernel_(&ChooseKernel()),
         k_(RequireK(node)),
         q_max_(RequireQMax(node)) {
     if (const auto x = node.shape(kX); x && !x->empty() && x->back() >= 0)
       CheckX(*x);
     if (const auto w = node.constant(kW)) {
       n_ = CheckW(*w);
+      kernel_ = &ChooseKernel(n_, k_);
       weights_ = Pack(*w, n_);
     }
     if (const auto scale = node.constant(kScale)) CheckScale(*scale, n_);
@@ -81,7 +82,7 @@ class TernaryMatMul {
     const Layer layer{n, k_, (n_ < 0 ? weights : weights_).data(),
                       (scale_.empty() ? scale : scale_).data(),
                       (bias_.empty() ? bias : bias_).data()};
-    Run(kernel_, layer, x.data<float>(), m, q_max_, call.pool(), y);
+    Run(*kernel_, layer, x.data<float>(), m, q_max_, call.pool(), y);
   }
 
  private:
@@ -119,20 +120,20 @@ class TernaryMatMul {
   }
 
   Weights Pack(const Tensor& w, int64_t n) const {
-    return Weights(kernel_, w.data<uint8_t>(), n, k_);
+    return Weights(*kernel_, w.data<uint8_t>(), n, k_);
   }
   std::vector<float> Scale(const Tensor& scale, int64_t n) const {
-    return PerOutput(kernel_, scale.data<float>(), scale.size(), n);
+    return PerOutput(*kernel_, scale.data<float>(), scale.size(), n);
   }
   // No bias is a bias of zeros.
   std::vector<float> Bias(const std::optional<Tensor>& bias, int64_t n) const {
     const float zero = 0;
-    return PerOutput(kernel_, bias ? bias->data<float>() : &zero, bias ? n : 1,
+    return PerOutput(*kernel_, bias ? bias->data<float>() : &zero, bias ? n : 1,
                      n);
   }
 
   const std::string title_;
-  const Kernel& kernel_;
+  const Kernel* kernel_;
   const int64_t k_;
   const float q_max_;
   // What is constant is prepared here; the rest is prepared in every run.

@@ -39,6 +39,7 @@ INLINE __mmask16 Below(int64_t count) {
 }
 // The bits of up to kLanes floats, then zeros.
 INLINE Ints LoadFloats(const float* x, int64_t count) {
+  if (count >= kLanes) return _mm512_loadu_si512(x);  // no mask to be made
   return _mm512_maskz_loadu_epi32(Below(count), x);
 }
 // x * factor, to the nearest integer, ties to even.

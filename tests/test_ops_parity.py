@@ -21,7 +21,7 @@ ONE = np.ones((), np.float32)
 M_SIZES = [1, 2, 3, 4, 5, 6, 7, 13, 19, 20, 24, 25, 32, 33, 65]
 
 
-@pytest.fixture(params=USABLE)
+@pytest.fixture(params=[*USABLE, ""], ids=[*USABLE, "chosen by shape"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("BITSEARCH_KERNEL", request.param)
     return str(request.param)
