@@ -244,8 +244,7 @@ class PDATTask:
         multiplicity = (data.test.columns[0] > 0).sum(1)
         found = classification.metrics(-multiplicity.astype(np.float64), data.test.quark)
         return tuple(
-            Yardstick("multiplicity alone", name, found[name])
-            for name in ("auc", "rejection_50", "rejection_30")
+            Yardstick("multiplicity", name, found[name]) for name in ("auc", "rejection_50", "rejection_30")
         )
 
     def evaluate(
@@ -279,7 +278,7 @@ def classify(session: Session, columns: Sequence[NDArray[np.float32]]) -> NDArra
 # Particles, neighbours, of which in feature space, widths of the edge convolutions and behind, widths of the pair
 # bias; steps for reference, candidate and finalist; batch; finalists; slots; jets.
 SIZES: Mapping[str, tuple[Any, ...]] = {
-    "smoke": (24, 5, 4, 16, 16, (8,), (12, 2, 4), 64, 1, 64, 600),
+    "smoke": (24, 5, 4, 16, 16, (8,), (60, 4, 20), 64, 1, 64, 600),
     "laptop": (64, 9, 8, 32, 32, (16, 8), (900, 12, 300), 128, 3, 128, 40_000),
 }
 

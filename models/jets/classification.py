@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +35,22 @@ def auc(scores: Floats, quark: Bools) -> float:
     return float(np.trapezoid(quark_efficiency, gluon_efficiency))
 
 
+def gluon_efficiency(
+    scores: Floats, quark: Bools, quark_efficiency: Floats | float
+) -> Floats | np.floating[Any]:
+    """Give the gluon efficiency at quark efficiencies: linear between cuts, of equal ones the tightest cut."""
+    gluons, quarks = roc(scores, quark)
+    first = np.append(True, np.diff(quarks) > 0)
+    return np.interp(quark_efficiency, quarks[first], gluons[first])
+
+
 def rejection(scores: Floats, quark: Bools, efficiency: float) -> float:
-    """Give 1 / gluon efficiency at a quark efficiency, linear between cuts.
+    """Give 1 / gluon efficiency at a quark efficiency.
 
     Where less than one gluon jet is left the number of gluon jets stands in, the most that they can show.
     """
-    gluon_efficiency, quark_efficiency = roc(scores, quark)
     most = float(max(1, np.sum(~quark)))
-    return 1 / max(float(np.interp(efficiency, quark_efficiency, gluon_efficiency)), 1 / most)
+    return 1 / max(float(gluon_efficiency(scores, quark, efficiency)), 1 / most)
 
 
 def cross_entropy(scores: Floats, quark: Bools) -> Floats:
@@ -103,7 +112,7 @@ def calibration(scores: Floats, quark: Bools) -> tuple[Floats, Floats]:
 
 
 def _roc(scores: Sequence[Floats], quark: Bools) -> Curve:
-    curves = np.stack([np.interp(EFFICIENCIES, *roc(item, quark)[::-1]) for item in scores])
+    curves = np.stack([gluon_efficiency(item, quark, EFFICIENCIES) for item in scores])
     mean, low, high = _band(curves)
     return Curve(
         "roc",

@@ -76,7 +76,7 @@ def load(
     progress("reading jets", 0.0)
     table, identity = load_quark_gluon(paths, most)
     parts = split(len(table), seed)
-    jets = (_served(table[rows], slots) for rows in (parts.train, parts.validation, parts.test))
+    jets = (served(table[rows], slots) for rows in (parts.train, parts.validation, parts.test))
     return prepare(preparation, identity, *jets, progress)
 
 
@@ -103,7 +103,7 @@ def prepare(
     return PreparedJets(preparation, identity, *columns, quark, validation, test)
 
 
-def _served(table: QuarkGluonJets, slots: int) -> Jets:
+def served(table: QuarkGluonJets, slots: int) -> Jets:
     """Lay jets out as the served graph takes them; constituents come sorted by pT."""
     kept = table.constituents[:, :slots]
     kept = np.pad(kept, ((0, 0), (0, slots - kept.shape[1]), (0, 0)))

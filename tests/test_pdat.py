@@ -1,0 +1,497 @@
+"""P-DAT: counts, symmetries of the sound form, what each published deviation does, checkpoints, export."""
+
+import math
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from quark_gluon_toy import toy
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bitsearch import catalogue, checkpoint, export, parity, quant
+from bitsearch.errors import CheckpointError
+from bitsearch.models.jets import authors_pdat, prepared
+from bitsearch.models.jets.edge_convolution import Pointwise, over_real
+from bitsearch.models.jets.pair_features import Inputs
+from bitsearch.models.pdat import PDAT, Architecture, Classifier, PDATTask, classify, preparation, task
+from bitsearch.runtime import open_session
+from bitsearch.space import Inventory
+from bitsearch.task import DataIdentity
+
+SMALL = {
+    "particles": 12,
+    "neighbours": 4,
+    "feature_neighbours": 3,
+    "edge_width": 8,
+    "width": 8,
+    "heads": 2,
+    "slots": 40,
+}
+SOUND = Architecture(**SMALL, pair_widths=(6,))
+AS_CODED = replace(task(preset="paper").architecture, **SMALL, pair_widths=(6, 5))
+FORMS = pytest.mark.parametrize("architecture", [SOUND, AS_CODED], ids=["sound", "as coded"])
+ENTRY = catalogue.find("pdat")
+
+
+def trained(architecture: Architecture = SOUND, seed: int = 1) -> PDAT:
+    """Make a network none of whose parameters or statistics is left at its initial value."""
+    torch.manual_seed(seed)
+    network = PDAT(architecture).eval()
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(
+                torch.rand_like(value) + 0.5 if "running_var" in name else 0.4 * torch.randn_like(value)
+            )
+    return network
+
+
+def constituents(jets: int = 30, seed: int = 3, slots: int = 40) -> tuple[Tensor, ...]:
+    """Give pT, rapidity, azimuth and PDG id of toy jets, the first with fewer particles than neighbours."""
+    table = toy(jets, seed)
+    table.constituents[0, 2:] = 0
+    return tuple(torch.from_numpy(x) for x in prepared.served(table, slots).columns)
+
+
+def inputs(architecture: Architecture = SOUND, jets: int = 30) -> Inputs:
+    return preparation(architecture)(*constituents(jets))
+
+
+def probability(network: PDAT, *columns: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = Classifier(network).eval()(*columns)
+    return found
+
+
+# -- counts and the search space -----------------------------------------------------------------------------------
+
+
+@cache
+def inventory(preset: str) -> Inventory:
+    return catalogue.inventory(task(preset=preset), {})
+
+
+def test_published_counts() -> None:
+    """BitHEP's network: 498k parameters, of which 63 % in the attentions' layers, and 21 % of those that run."""
+    found = inventory("paper")
+    assert found.total_parameters == 497_678
+    assert found.executed_parameters == 214_728
+    bit = ENTRY.strategy(task(preset="paper"), "bit").configuration.assignment
+    counts = found.fractions(bit)
+    assert counts.quantized_parameters == 312_000
+    assert round(100 * counts.fraction, 1) == 62.7
+    assert counts.executed_fraction == pytest.approx(45_760 / 214_728)
+    weights = sum(layer.weights for layer in found.layers if bit[layer.name].is_quantized)
+    assert weights == 307_200
+    assert counts.weight_fraction == pytest.approx(
+        307_200 / (489_563 - 27)
+    )  # the channel attention's 3x3 kernels
+    regular = ENTRY.strategy(task(preset="paper"), "regular").configuration.assignment
+    assert found.fractions(regular).quantized_parameters == 0
+
+
+@pytest.mark.parametrize(
+    ("modules", "parameters"),
+    [
+        (("edge1",), 34_560),
+        (("edge2",), 16_768),
+        (("particle",), 26_472),
+        (("channel",), 21_342 + 266_374),
+        (("pooled",), 82_176),
+        (("head",), 33_410),
+        (("linear", "bn"), 16_576),
+    ],
+)
+def test_published_blocks(modules: tuple[str, ...], parameters: int) -> None:
+    with torch.device("meta"):
+        network = task(preset="paper").network({}, 0)
+    counted = sum(p.numel() for name in modules for p in network.get_submodule(name).parameters())
+    assert counted == parameters
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop"])
+def test_sound_presets_hold_nothing_that_never_runs(preset: str) -> None:
+    found = inventory(preset)
+    assert found.total_parameters == found.executed_parameters
+    assert found.total_parameters == {"smoke": 12_388, "laptop": 47_380}[preset]
+
+
+def test_paper_prints_what_is_counted() -> None:
+    (_, bit) = ENTRY.published_fractions("quark-gluon")
+    assert bit.printed == "63 %"
+    assert "never called" in bit.note
+    metrics = {metric.name for metric in task().metrics}
+    assert {result.metric for result in ENTRY.published("quark-gluon")} <= metrics
+    assert task().objective in metrics
+
+
+def test_every_layer_is_in_a_group_with_a_meaning() -> None:
+    groups = {group.name: group.layers for group in ENTRY.space(task(preset="paper")).groups}
+    assert groups["particle attention projections"] == ("particle.query", "particle.key", "particle.value")
+    assert groups["channel attention block"] == ("channel.fc1", "channel.fc2")
+    assert groups["channel attention unused"] == ("channel.fcx",)
+    assert groups["linear unused"] == ("linear",)
+    assert len(groups["pair bias"]) == 3
+    assert not [name for name in ENTRY.space(task()).groups if "unused" in name.name]
+
+
+# -- symmetries of the sound form ----------------------------------------------------------------------------------
+
+
+def test_order_of_constituents_does_not_matter() -> None:
+    network, columns = trained(), constituents()
+    order = torch.randperm(columns[0].shape[1], generator=torch.Generator().manual_seed(0))
+    expected = probability(network, *columns)
+    torch.testing.assert_close(probability(network, *(x[:, order] for x in columns)), expected)
+    assert expected.std() > 1e-3  # the outputs do differ
+
+
+def test_order_of_tokens_does_not_matter() -> None:
+    """Also without sorting: the network itself is invariant."""
+    network, x = trained(), inputs()
+    order = torch.randperm(SOUND.particles, generator=torch.Generator().manual_seed(1))
+    pairs = x.pairs[:, network.pairs.entries].reshape(-1, SOUND.particles, SOUND.particles, 6)
+    permuted = pairs[:, order][:, :, order].flatten(1, 2)
+    permuted = permuted[:, network.pairs.first * SOUND.particles + network.pairs.second]
+    shuffled = Inputs(x.neighbours[:, order], permuted, x.jet, x.real[:, order])
+    with torch.no_grad():
+        torch.testing.assert_close(network(shuffled), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_does_not_matter() -> None:
+    """More empty slots in the input and more tokens in the network change nothing."""
+    network, columns = trained(), constituents()
+    expected = probability(network, *columns)
+    longer = tuple(functional.pad(x, (0, 25)) for x in columns)
+    torch.testing.assert_close(probability(network, *longer), expected)
+    few = tuple(torch.where(torch.arange(x.shape[1]) < SOUND.particles, x, 0.0) for x in columns)
+    wide = trained(replace(SOUND, particles=20))
+    wide.load_state_dict(network.state_dict())
+    torch.testing.assert_close(probability(wide, *few), probability(network, *few), rtol=1e-4, atol=1e-5)
+
+
+def test_what_lies_in_empty_slots_does_not_matter() -> None:
+    network, x = trained(), inputs()
+    empty = ~x.real
+    assert empty.any()
+    changed = x.neighbours.clone()
+    changed[empty] = 7.0
+    both = x.real[:, network.pairs.first] & x.real[:, network.pairs.second]
+    pairs = torch.where(both[:, :, None], x.pairs, -3.0)
+    with torch.no_grad():
+        torch.testing.assert_close(network(Inputs(changed, pairs, x.jet, x.real)), network(x))
+
+
+def test_a_turn_of_the_azimuth_does_not_matter() -> None:
+    network, (pt, eta, phi, pdg_id) = trained(), constituents()
+    turned = torch.where(phi > 1.0, phi - 2 * math.pi, phi)
+    torch.testing.assert_close(
+        probability(network, pt, eta, turned, pdg_id),
+        probability(network, pt, eta, phi, pdg_id),
+        rtol=1e-3,
+        atol=1e-5,
+    )
+
+
+def test_hostile_jets_give_finite_probabilities() -> None:
+    columns = [x.clone() for x in constituents(4)]
+    for x in columns:
+        x[0], x[1, 1:] = 0, 0  # no particle, one particle
+    columns[1][2], columns[2][2] = 0.3, 0.1  # all at one place
+    columns[3][3] = 99999
+    for architecture in (SOUND, AS_CODED):
+        assert torch.isfinite(probability(trained(architecture), *columns)).all()
+
+
+def test_empty_slots_enter_no_batch_statistics() -> None:
+    torch.manual_seed(0)
+    net = Pointwise((3, 4)).train()
+    x, real = torch.randn(5, 6, 2, 3), torch.rand(5, 6) < 0.5
+    y = over_real(net, x, real)
+    torch.testing.assert_close(y[real], net(x[real]))
+    assert not y[~real].any()
+    net.eval()
+    torch.testing.assert_close(over_real(net, x, real), net(x))
+
+
+@FORMS
+def test_every_parameter_that_runs_learns(architecture: Architecture) -> None:
+    network = trained(architecture).train()
+    loss = functional.cross_entropy(network(inputs(architecture)), torch.arange(30) % 2)
+    loss.backward()  # type: ignore[no-untyped-call]
+    idle = tuple(f"{name}." for name in network.never_run)
+    for name, parameter in network.named_parameters():
+        if name.startswith(idle) if idle else False:
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0 or name.endswith("key.bias"), name
+
+
+# -- what the deviations do ----------------------------------------------------------------------------------------
+
+
+def test_pointwise_as_coded_knows_no_neighbours() -> None:
+    """Changing particle 5 changes output 5 alone; with neighbours it changes those it is a neighbour of."""
+    coded, knn = (trained(replace(SOUND, edgeconv2=form)).edge2 for form in ("pointwise_as_coded", "knn"))
+    x = torch.randn(20, SOUND.particles, SOUND.edge_width)
+    changed = x.clone()
+    changed[:, 5] += 0.1
+    with torch.no_grad():
+        moved = (coded(changed, None) != coded(x, None)).any(2)
+        assert moved[:, 5].all()
+        assert not moved[:, torch.arange(SOUND.particles) != 5].any()
+        torch.testing.assert_close(coded(x, None), coded.pointwise(x))
+        assert (knn(changed, None) != knn(x, None)).any(2).sum(1).float().mean() > 1.5
+
+
+def test_feature_neighbours_are_the_nearest() -> None:
+    network = trained(SOUND).edge2
+    x, real = torch.randn(6, 12, 8), torch.rand(6, 12) < 0.7
+    real[0] = False
+    real[0, :2] = True  # fewer than neighbours
+    with torch.no_grad():
+        found, pointwise = network(x, real), network.pointwise(x)
+    for jet in range(6):
+        for particle in real[jet].nonzero()[:, 0].tolist():
+            distance = (x[jet] - x[jet, particle]).square().sum(1)
+            distance[~real[jet]] = math.inf
+            nearest = distance.argsort()[: min(3, int(real[jet].sum()))]
+            torch.testing.assert_close(found[jet, particle], pointwise[jet, nearest].mean(0))
+
+
+def test_layout_as_coded_depends_on_the_order_of_particles() -> None:
+    order = torch.randperm(SOUND.particles, generator=torch.Generator().manual_seed(0))
+    h, bias = torch.randn(4, SOUND.particles, SOUND.width), torch.randn(4, SOUND.width, SOUND.width)
+    for layout, equivariant in (("transpose", True), ("as_coded", False)):
+        attention = trained(replace(SOUND, layout=layout)).channel
+        with torch.no_grad():
+            one, other = attention(h[:, order], bias, None), attention(h, bias, None)[:, order]
+        assert torch.allclose(one, other, atol=1e-5) == equivariant
+
+
+def test_layout_as_coded_reads_runs_of_numbers() -> None:
+    """Row-major (N, C) read as (C, N): channel c is the run of N numbers from c N on."""
+    attention = trained(replace(SOUND, layout="as_coded")).channel
+    x = torch.arange(SOUND.particles * SOUND.width).reshape(1, SOUND.particles, SOUND.width).float()
+    expected = torch.arange(SOUND.particles * SOUND.width).reshape(1, SOUND.width, SOUND.particles).float()
+    assert torch.equal(attention._channels(x), expected)
+
+
+def test_double_softmax_cannot_go_below_its_minimum() -> None:
+    data = prepared_toy(60)
+    sure = nn.Module()
+    sure.forward = lambda _: functional.one_hot(data.quark[:20], 2) * 50.0  # type: ignore[method-assign]
+    for loss, minimum in (("logits", 0.0), ("double_softmax", math.log(1 + 1 / math.e))):
+        small = replace(task(preset="smoke"), architecture=replace(SOUND, loss=loss))
+        generator = torch.Generator().manual_seed(0)
+        found = small.loss(sure, data, torch.arange(20), generator)  # type: ignore[arg-type]
+        assert float(found) == pytest.approx(minimum, abs=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"unordered_pairs": False}, {"shared_bias": False}], ids=str)
+def test_biases_computed_more_often_are_the_same(change: dict[str, Any]) -> None:
+    network = trained()
+    other = PDAT(replace(SOUND, **change)).eval()
+    other.load_state_dict(network.state_dict())
+    columns = constituents()
+    torch.testing.assert_close(probability(other, *columns), probability(network, *columns))
+
+
+def test_dead_layers_change_nothing() -> None:
+    network, columns = trained(AS_CODED), constituents()
+    expected = probability(network, *columns)
+    for name in network.never_run:
+        for parameter in network.get_submodule(name).parameters():
+            parameter.data.fill_(math.nan)
+    assert torch.equal(probability(network, *columns), expected)
+
+
+def test_without_a_mask_empty_slots_matter() -> None:
+    columns = tuple(torch.where(torch.arange(40) < 6, x, 0.0) for x in constituents())
+    for mask in (True, False):
+        network = trained(replace(SOUND, mask=mask))
+        wide = PDAT(replace(network.architecture, particles=20)).eval()
+        wide.load_state_dict(network.state_dict())
+        same = torch.allclose(probability(wide, *columns), probability(network, *columns), atol=1e-4)
+        assert same == mask
+
+
+def test_shifted_images_are_the_convolution() -> None:
+    attention = trained(replace(SOUND, pair_dropout=0.0)).channel
+    jet = torch.randn(5, 11, 11)
+    with torch.no_grad():
+        expected = attention.eval().bias(jet)
+        torch.testing.assert_close(attention.train().bias(jet), expected)
+        stretched = functional.interpolate(jet[:, None], size=(8, 8), mode="bilinear", align_corners=False)
+        by_torch = stretched
+        for convolution in (attention.conv1, attention.conv2, attention.conv3):
+            by_torch = functional.gelu(convolution(by_torch))
+    torch.testing.assert_close(expected, by_torch[:, 0], rtol=1e-4, atol=1e-5)
+
+
+# -- the authors' checkpoints --------------------------------------------------------------------------------------
+
+
+def original(network: PDAT) -> dict[str, Tensor]:
+    """Write a state dict as the authors' modules hold it: pointwise layers are convolutions."""
+    theirs = {ours: name for name, ours in authors_pdat.MODULES.items()}
+    state = {}
+    for key, value in network.state_dict().items():
+        module, _, name = key.rpartition(".")
+        if name == "weight" and value.ndim == 2 and (".linears." in key or module == "pooled"):
+            value = value[:, :, None] if module == "pooled" else value[:, :, None, None]
+        state[f"module.{theirs[module]}.{name}"] = value
+    return state
+
+
+def test_original_checkpoints_give_the_same_outputs() -> None:
+    network, columns = trained(AS_CODED), constituents()
+    state = original(network)
+    assert state["module.edgeconv1.conv1.weight"].shape == (8, 8, 1, 1)
+    assert state["module.CA.conv1.weight"].shape == (1, 1, 3, 3)
+    other = trained(AS_CODED, seed=9)
+    checkpoint.load_state(other, task(preset="paper").convert(state))
+    assert torch.equal(probability(other, *columns), probability(network, *columns))
+
+
+def test_unknown_and_missing_keys_are_listed() -> None:
+    network = trained(AS_CODED)
+    state = original(network)
+    with pytest.raises(
+        CheckpointError, match=r"unknown keys: \['epoch', 'module.PA.proj.weight'\]; expected"
+    ):
+        authors_pdat.convert({**state, "module.PA.proj.weight": torch.zeros(1), "epoch": torch.zeros(1)})
+    del state["module.PA.q.weight"], state["module.CA.LN2.bias"]
+    with pytest.raises(
+        CheckpointError, match=r"missing keys: \['channel.norm2.bias', 'particle.query.weight'\]"
+    ):
+        checkpoint.load_state(network, authors_pdat.convert(state))
+
+
+def test_checkpoints_without_dead_layers_are_no_paper_checkpoints() -> None:
+    with pytest.raises(CheckpointError, match=r"missing keys: .*'channel.fcx.bias'"):
+        checkpoint.load_state(
+            trained(AS_CODED), authors_pdat.convert(original(trained(replace(AS_CODED, legacy_dead=False))))
+        )
+
+
+# -- export --------------------------------------------------------------------------------------------------------
+
+
+def small_task(architecture: Architecture) -> PDATTask:
+    return replace(task(preset="smoke"), architecture=architecture)
+
+
+@cache
+def exported(form: str, strategy: str) -> tuple[PDAT, onnx.ModelProto]:
+    architecture = {"sound": SOUND, "as coded": AS_CODED}[form]
+    small = small_task(architecture)
+    network = trained(architecture)
+    assignment = ENTRY.strategy(small, strategy).configuration.assignment
+    quant.apply(network, assignment)
+    metadata = export.Metadata("0", "pdat", "quark-gluon", 0.0, {}, strategy)
+    return network, export.lower(_trace(form), network.state_dict(), assignment, metadata)
+
+
+@cache
+def _trace(form: str) -> onnx.ModelProto:
+    architecture = {"sound": SOUND, "as coded": AS_CODED}[form]
+    return export.trace(small_task(architecture).graphs(trained(architecture))["classifier"])
+
+
+@pytest.mark.parametrize("strategy", ["regular", "bit"])
+@pytest.mark.parametrize("form", ["sound", "as coded"])
+def test_export_computes_what_torch_does(form: str, strategy: str) -> None:
+    network, model = exported(form, strategy)
+    onnx.checker.check_model(model, full_check=True)
+    small = small_task(network.architecture)
+    found = parity.compare(model, small.graphs(network)["classifier"], small.inputs(64, 1))
+    assert found.layer_max_error < 1e-5
+    # Both attentions twice, edge convolutions, pair bias (once: its second use is found to be the same), head.
+    assert found.layers == 2 * (6 + 5) + 3 + 3 + len(network.architecture.pair_widths) + 1 + 3
+    assert found.output_agreement > (0.99 if strategy == "regular" else 0.8)
+    assert found.output_mean_difference is not None
+    assert found.output_mean_difference < 1e-3
+
+
+@pytest.mark.parametrize("form", ["sound", "as coded"])
+def test_exported_files_are_for_any_batch_and_fold_normalisations(form: str) -> None:
+    network, model = exported(form, "regular")
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"BatchNormalization", "ScatterND", "ScatterElements", "Resize", "NonZero"}
+    columns = constituents(7)
+    expected = probability(network, *columns).numpy()
+    session = open_session(model)
+    found = classify(session, tuple(x.numpy() for x in columns))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    for rows in (1, 3):
+        part = classify(session, tuple(x[:rows].numpy() for x in columns))
+        np.testing.assert_allclose(part, expected[:rows], rtol=1e-4, atol=1e-6)
+
+
+def test_layers_that_are_called_twice_are_stored_once() -> None:
+    network, model = exported("as coded", "bit")
+    names = [item.name for item in model.graph.initializer]
+    assert len(names) == len(set(names))
+    assert sum(name == "particle.query.packed" for name in names) == 1
+    nodes = [node.name for node in model.graph.node if node.name.startswith("particle.query")]
+    assert nodes == ["particle.query", "particle.query:1"]
+    assert not [name for name in names if name.startswith(("channel.fcx", "linear."))]
+    assert network.never_run
+
+
+# -- the task ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def prepared_toy(jets: int) -> prepared.PreparedJets:
+    served = prepared.served(toy(jets, 5), SOUND.slots)
+    identity = DataIdentity(True, "toy", ())
+    return prepared.prepare(preparation(SOUND), identity, served, served, served, lambda *_: None)
+
+
+def test_prepared_batches_are_what_the_served_graph_sees() -> None:
+    data = prepared_toy(60)
+    indices = torch.tensor([3, 11, 4])
+    columns = [torch.from_numpy(x)[indices] for x in data.test.columns]
+    for ours, served in zip(data.inputs(indices), preparation(SOUND)(*columns), strict=True):
+        torch.testing.assert_close(ours, served)
+
+
+def test_loss_follows_from_the_generator() -> None:
+    small, data, network = small_task(replace(SOUND, dropout=0.3)), prepared_toy(60), trained().train()
+    found = [
+        float(small.loss(network, data, torch.arange(9), torch.Generator().manual_seed(seed)).detach())
+        for seed in (1, 1, 2)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_measure_yardsticks_and_evaluation() -> None:
+    data, small = prepared_toy(60), small_task(SOUND)
+    session = open_session(exported("sound", "regular")[1])
+    measured = small.measure({"classifier": session}, data)
+    assert set(measured) == {metric.name for metric in small.metrics}
+    sticks = {stick.metric: stick.quantity.value for stick in small.yardsticks(data)}
+    assert 0.7 < sticks["auc"] < 0.98
+    assert set(sticks) == {"auc", "rejection_50", "rejection_30"}
+    found, evaluation = small.evaluate([session, session], [], data, "d", 0, lambda *_: None)
+    assert small.objective not in found
+    assert found["auc"].value == pytest.approx(measured["auc"].value)
+    assert (found["auc"].std, found["auc"].n) == (0.0, 2)
+    assert [curve.name for curve in evaluation.curves] == ["roc", "rejection", "calibration"]
+    assert type(evaluation).from_json(evaluation.to_json()) == evaluation
+
+
+def test_inputs_are_jets() -> None:
+    drawn = task().inputs(5, 0)
+    pt = drawn["pt"]
+    assert pt.shape == (5, 128)
+    assert (np.sort(pt, 1)[:, -1] > 0).all()
+    np.testing.assert_allclose(pt.sum(1), 525, rtol=1e-4)
+    assert all(not x[pt == 0].any() and x.dtype == np.float32 for x in drawn.values())
