@@ -1,3 +1,4 @@
+import contextlib
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -120,6 +121,19 @@ def test_truncated_files_are_refused(
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(DataError, match="cannot be read as npz or HDF5"):
         quark_gluon.read(path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), flipped=st.integers(1, 255))
+def test_damaged_public_files_are_refused_or_harmless(
+    place: float, flipped: int, both_forms: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "damaged.npz"
+    content = bytearray(both_forms["npz"])
+    content[int(place * len(content))] ^= flipped
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert len(quark_gluon.read(path)) == 12
 
 
 def test_compact_form_rounds_as_it_says(tmp_path: Path) -> None:

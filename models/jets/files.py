@@ -131,7 +131,7 @@ def read(path: Path, what: str) -> tuple[dict[str, NDArray[Any]], Label | None]:
     """
     try:
         if is_zipfile(path):
-            with np.load(path, allow_pickle=False) as npz:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
                 arrays = dict(npz)
             return arrays, _label(json.loads(str(arrays["meta"]))) if "meta" in arrays else None
         with h5py.File(path, "r") as file:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 from zlib import crc32
+from zlib import error as DeflateError  # noqa: N812
 
 import numpy as np
 from numpy.random import SeedSequence
@@ -135,9 +136,9 @@ def _make_one(
 def _read(path: Path, label: Label, chunk: Chunk) -> Arrays | None:
     """Read a finished chunk; None if there is none, or one with another label."""
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (FileNotFoundError, BadZipFile, ValueError, EOFError):
+        with path.open("rb") as stream, np.load(stream) as npz:
+            arrays = dict(npz)
+    except (FileNotFoundError, BadZipFile, ValueError, EOFError, DeflateError):
         return None
     return arrays if str(arrays.pop("_about", "")) == _about(label, chunk) else None
 
