@@ -67,10 +67,12 @@ def trace(graph: Graph) -> onnx.ModelProto:
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for chatty in ("torch.onnx", "onnx_ir", "onnxscript"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
-            tuple(graph.inputs.values()),
+            # Copies, since torch takes one tensor given for two inputs for a single input.
+            tuple(value.clone() for value in graph.inputs.values()),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(graph.inputs),

@@ -84,7 +84,8 @@ class CaloDREAM(nn.Module):
         a = self.architecture
         data = self.standardization(columns)
         times = torch.cat([t[:, -1:].expand(-1, a.voxels), t[:, :-1]], 1)
-        path, target = torch.lerp(noise, data, times), data - noise
+        target = data - noise
+        path = noise + times * target
         energy = condition / LOG10_RANGE
         ratios = data[:, a.voxels :]
         ratio_velocity = self.energy(energy, ratios, path[:, a.voxels :], t[:, :-1])
