@@ -20,8 +20,9 @@ from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 BATCH = 256
 MAP_EDGES = np.linspace(-math.pi, math.pi, 31)
+# Edge layers of the published class, and those that the published launch script asks for.
+CLASS_DEFAULT = ((10, 10), (10, 10))
 LAUNCH_SCRIPT = ((20, 20), (20, 20))
-"""Edge layers that the published launch script asks for."""
 # As published, low-bit blocks also have another activation, and edge networks lose their normalisation.
 EDGE_STYLES = {"float": Style(True, "relu"), "bit": Style(False, "leaky-relu")}
 READOUT_STYLES = {"float": Style(True, "relu"), "bit": Style(True, "leaky-relu")}
@@ -40,7 +41,7 @@ class Architecture:
     particles: int = 40
     coords: Literal["cartesian", "polar_as_coded"] = "cartesian"
     edge_weight: Literal["pt", "uniform_as_coded"] = "pt"
-    convolutions: tuple[tuple[int, ...], ...] = ((10, 10), (10, 10))
+    convolutions: tuple[tuple[int, ...], ...] = CLASS_DEFAULT
     readout: tuple[int, ...] = (32, 32)
     radius: float = 0.4
     edge_style: Style = EDGE_STYLES["float"]
@@ -259,7 +260,7 @@ def _map(truth: NDArray[np.float32], prediction: NDArray[np.float32]) -> Map:
 
 # Particles; jets; batch; steps for reference, candidate and finalist; finalists; repetitions; batches to time.
 SIZES = {
-    "smoke": (16, 1000, 64, (60, 4, 10), 1, 2, (1,)),
+    "smoke": (16, 1000, 64, (300, 4, 20), 1, 2, (1,)),
     "laptop": (20, None, 128, (5000, 80, 1000), 4, 3, (1, 100)),
 }
 
@@ -290,10 +291,14 @@ def task(dataset: str = "wz", preset: str = "laptop") -> SMEFTNetTask:
 def _published(preset: str) -> SMEFTNetTask:
     # One optimiser step for a walk through 200 files, whose gradients are summed.
     recipe = Recipe(300, 12_500, 1e-3, 0.0, 1e-8, schedule="constant", accumulate=200, scratch=True)
-    sizes = {"convolutions": LAUNCH_SCRIPT} if preset == "launch-script" else {}
     return SMEFTNetTask(
         preset,
-        Architecture(40, "polar_as_coded", "uniform_as_coded", **sizes),
+        Architecture(
+            40,
+            "polar_as_coded",
+            "uniform_as_coded",
+            convolutions=LAUNCH_SCRIPT if preset == "launch-script" else CLASS_DEFAULT,
+        ),
         jets=None,
         held_out_fraction=0.2,
         recipes=Recipes(recipe, replace(recipe, steps=30, scratch=False), recipe, 24, 3),

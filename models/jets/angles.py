@@ -23,7 +23,7 @@ def principal_axis(pt: Angles, theta: Angles, phi: Angles) -> NDArray[np.float64
     It is the axis of the tensor Σ pT Θ n nᵀ with the unit vector n of a particle's azimuth.
     """
     weight = np.asarray(pt, np.float64) * theta
-    return 0.5 * np.arctan2((weight * np.sin(2 * phi)).sum(1), (weight * np.cos(2 * phi)).sum(1))
+    return np.asarray(0.5 * np.arctan2((weight * np.sin(2 * phi)).sum(1), (weight * np.cos(2 * phi)).sum(1)))
 
 
 def fold(angle: Angles) -> NDArray[np.float64]:

@@ -87,7 +87,7 @@ class Convolution(nn.Module):
         receiver = nodes[:, :, None].expand(-1, -1, particles, -1)
         sender = nodes[:, None].expand(-1, particles, -1, -1)
         rows = edge_input(receiver, sender).flatten(0, 2)
-        messages = self.mlp(rows).unflatten(0, (-1, particles, particles))
+        messages: Tensor = self.mlp(rows).unflatten(0, (-1, particles, particles))
         return (weights[..., None] * messages).sum(2)
 
     def _pool_listed(self, nodes: Tensor, edges: Tensor, weights: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Convolution(nn.Module):
         particles = nodes.shape[1]
         receiver, sender = jet * particles + i, jet * particles + j
         rows = nodes.flatten(0, 1)
-        messages = self.mlp(edge_input(rows.index_select(0, receiver), rows.index_select(0, sender)))
+        messages: Tensor = self.mlp(edge_input(rows.index_select(0, receiver), rows.index_select(0, sender)))
         pooled = messages.new_zeros(len(rows), messages.shape[1])
         pooled = pooled.index_add(0, receiver, weights[jet, i, j, None] * messages)
         return pooled.unflatten(0, (-1, particles))
