@@ -30,6 +30,7 @@ LAYERS = (
     ("workers",),
     ("pipeline",),
     ("cli",),
+    ("testing",),
 )
 # Tools on ONNX files and what they are made of: they know files, not networks.
 FILE_TOOLS = {
@@ -78,6 +79,7 @@ THIRD = {
     "workers": {"torch"},
     "pipeline": {"torch"},
     "cli": {"rich"},
+    "testing": {"torch", "onnx", "onnxruntime"},
 }
 
 
