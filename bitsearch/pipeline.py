@@ -164,6 +164,7 @@ class _Run:
                 "published": {
                     "source": self.entry.published_source,
                     "results": [asdict(item) for item in self.entry.published(task.dataset)],
+                    "fractions": [asdict(item) for item in self.entry.published_fractions(task.dataset)],
                 },
                 "environment": {**runtime.environment(), **_training_environment()},
                 "started": known.get("started", datetime.now(UTC).isoformat(timespec="seconds")),

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bitsearch.records import Measurement, Metric, PublishedResult, Quantity
+from bitsearch.records import Measurement, Metric, PublishedFraction, PublishedResult, Quantity
 from bitsearch.report import numbers
 from bitsearch.report.view import TRAINING, Run
 
@@ -151,8 +151,10 @@ def _metric(metric: Metric, members: Sequence[Measurement]) -> Column:
 
 
 def published(run: Run) -> Table | None:
-    """Put the numbers that the paper prints beside ours."""
-    results = [PublishedResult(**raw) for raw in run.settings.get("published", {}).get("results", [])]
+    """Put the numbers that the paper prints beside ours, as its table has them: a row a strategy."""
+    known = run.settings.get("published", {})
+    results = [PublishedResult(**raw) for raw in known.get("results", [])]
+    shares = {raw["strategy"]: PublishedFraction(**raw) for raw in known.get("fractions", [])}
     if not results:
         return None
     ours = {run.names[item.digest]: item for item in run.baselines}
@@ -169,11 +171,25 @@ def published(run: Run) -> Table | None:
             Cell(numbers.short(quantity), f"n = {quantity.n}") if quantity else Cell("not measured"),
         )
 
+    def share(strategy: str) -> tuple[Cell, Cell]:
+        paper, mine = shares.get(strategy), ours.get(strategy)
+        return (
+            Cell(paper.printed, paper.note) if paper else Cell(""),
+            Cell(numbers.percent(mine.fraction)) if mine else Cell(""),
+        )
+
     return Table(
-        titles=("strategy", *(f"{label},\n{who}" for label in labels for who in ("paper", "this run"))),
-        words=(True, *(False for _ in range(2 * len(metrics)))),
+        titles=(
+            "strategy",
+            *(f"{label},\n{who}" for label in ("quantised", *labels) for who in ("paper", "this run")),
+        ),
+        words=(True, *(False for _ in range(2 * len(metrics) + 2))),
         rows=tuple(
-            (Cell(strategy), *(cell for metric in metrics for cell in pair(strategy, metric)))
+            (
+                Cell(strategy),
+                *share(strategy),
+                *(cell for metric in metrics for cell in pair(strategy, metric)),
+            )
             for strategy in strategies
         ),
     )
