@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from bitsearch import catalogue, checkpoint, export, ops, parity, quant
 from bitsearch.assignment import Assignment
+from bitsearch.cli import main
 from bitsearch.errors import CheckpointError
 from bitsearch.models.jets.message_passing import Convolution, Perceptron, Style, length, rotate, unit
 from bitsearch.models.jets.planes import TARGET, columns
@@ -383,6 +385,28 @@ def test_export_equals_the_network(preset: str, name: str) -> None:
     session = ops.session(model.SerializeToString())
     for batch in (1, 3):
         assert session.run(["angle"], dict(made.inputs(batch, 1)))[0].shape == (batch,)
+
+
+def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Names are the same in float and low-bit networks: the strategy must be given, and is kept in the file."""
+    file, out = tmp_path / "authors.pt", tmp_path / "authors.onnx"
+    bit30 = replace(task("wz", "paper").architecture, edge_style=EDGE_STYLES["bit"])
+    network = trained(bit30, "bit30")
+    torch.save(original(network), file)
+    command = ["export", str(file), "--out", str(out), "--preset", "paper", "--model", "smeftnet", "--json"]
+    assert main(command) == 2
+    assert "--strategy" in capfd.readouterr().err
+    assert main([*command, "--strategy", "regular"]) == 2
+    assert "missing keys: ['convolutions.0.mlp.norms.0.bias'" in capfd.readouterr().err
+    assert main([*command, "--strategy", "bit30"]) == 0
+    assert json.loads(capfd.readouterr().out)["parity"]["layer_max_error"] < 1e-5
+    session = ops.session(out)
+    assert session.get_modelmeta().custom_metadata_map["bitsearch.strategy"] == "bit30"
+    inputs = task("wz", "paper").inputs(40, 1)
+    with torch.no_grad():
+        expected = Angle(network)(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+    close = np.isclose(session.run(["angle"], dict(inputs))[0], expected, rtol=1e-3, atol=1e-3)
+    assert close.mean() > 0.9
 
 
 def test_inputs_are_jets_and_follow_from_the_seed() -> None:
