@@ -6,9 +6,11 @@ BIN := .venv/bin
 SOURCES := $(wildcard ops/*.cc ops/*.h) ops/CMakeLists.txt ops/exports.map
 SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/local/include/onnxruntime_c_api.h)
 
-# The kernels and their fuzzer, which needs neither onnxruntime nor Python.
-NATIVE := tests/native/fuzz_kernels.cc $(wildcard ops/kernel_*.cc) ops/kernels.cc ops/linear.cc
+# The kernels and their fuzzers, which need neither onnxruntime nor Python.
+KERNELS := $(wildcard ops/kernel_*.cc) ops/kernels.cc ops/linear.cc $(wildcard ops/spline_[!o]*.cc) ops/spline.cc
+NATIVE_HEADERS := $(wildcard ops/*.h tests/native/*.h)
 NATIVE_FLAGS := -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
+FUZZERS := kernels splines
 CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
 FUZZ_SECONDS ?= 20
@@ -37,21 +39,22 @@ types: .venv/.installed
 	  --cache-dir $(CURDIR)/.mypy_cache bitsearch tests benchmarks
 
 # Fuzz under the sanitizers: memory and undefined behaviour, then threads. No finding is let pass.
-sanitize: .build/fuzz-address,undefined .build/fuzz-thread
-	.build/fuzz-address,undefined $(FUZZ_SECONDS)
-	.build/fuzz-thread $(FUZZ_SECONDS)
-
-.build/fuzz-%: $(NATIVE) $(wildcard ops/*.h tests/native/*.h)
-	mkdir -p .build
-	$(CXX) $(NATIVE_FLAGS) -fsanitize=$* -fno-sanitize-recover=all $(NATIVE) -o $@
+sanitize: $(foreach fuzzer,$(FUZZERS),.build/$(fuzzer)-address,undefined .build/$(fuzzer)-thread)
+	for fuzzer in $^; do $$fuzzer $(FUZZ_SECONDS) || exit 1; done
 
 # Fuzz what this processor cannot run: NEON in QEMU. (AVX-VNNI is emulated by the fuzzer itself.)
-emulate: .build/fuzz-aarch64
-	$(EMULATOR) .build/fuzz-aarch64 $(FUZZ_SECONDS)
+emulate: $(foreach fuzzer,$(FUZZERS),.build/$(fuzzer)-aarch64)
+	for fuzzer in $^; do $(EMULATOR) $$fuzzer $(FUZZ_SECONDS) || exit 1; done
 
-.build/fuzz-aarch64: $(NATIVE) $(wildcard ops/*.h tests/native/*.h)
+define native
+.build/$(1)-aarch64: tests/native/fuzz_$(1).cc $$(KERNELS) $$(NATIVE_HEADERS)
 	mkdir -p .build
-	$(CROSS) $(NATIVE_FLAGS) -static $(NATIVE) -o $@
+	$$(CROSS) $$(NATIVE_FLAGS) -static $$(filter %.cc,$$^) -o $$@
+.build/$(1)-%: tests/native/fuzz_$(1).cc $$(KERNELS) $$(NATIVE_HEADERS)
+	mkdir -p .build
+	$$(CXX) $$(NATIVE_FLAGS) -fsanitize=$$* -fno-sanitize-recover=all $$(filter %.cc,$$^) -o $$@
+endef
+$(foreach fuzzer,$(FUZZERS),$(eval $(call native,$(fuzzer))))
 
 clean:
 	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

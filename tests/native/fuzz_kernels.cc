@@ -1,30 +1,17 @@
 // Holds every kernel of the table to the portable one, bit for bit, on random
-// shapes, bytes, values, alignments and threads. Buffers have exact sizes, so
-// that sanitizers see any access beyond them. Usage: fuzz_kernels SECONDS
+// shapes, bytes, values, alignments and threads. Usage: fuzz_kernels SECONDS
 // [SEED]
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <random>
-#include <thread>
+#include <string>
 
-#include "../../ops/linear.h"
 #include "emulate_avxvnni.h"
+#include "fuzz.h"
 
 namespace {
 
 using namespace bitsearch;
-using Random = std::mt19937_64;
-
-int64_t Pick(Random& random, int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(random);
-}
 
 // Sizes near the widths and blocks of the kernels, or anywhere.
 int64_t Size(Random& random, int64_t most) {
@@ -34,33 +21,6 @@ int64_t Size(Random& random, int64_t most) {
                            ? kEdges[Pick(random, 0, 15)] + Pick(random, -1, 3)
                            : Pick(random, 1, most);
   return std::min(std::max(size, int64_t{1}), most);
-}
-
-float Value(Random& random) {
-  constexpr float kHostile[] = {0,     -0.f,     1e-45f, -1e-39f,
-                                1e-8f, 3.4e38f,  -3e38f, 127.5f,
-                                -0.5f, INFINITY, NAN,    1};
-  if (Pick(random, 0, 3000) == 0) return kHostile[Pick(random, 0, 11)];
-  return std::normal_distribution<float>()(random);
-}
-
-// Exactly `count` elements, off the natural alignment by a whole element.
-template <class T>
-struct Buffer {
-  explicit Buffer(int64_t count) : memory(new T[count + 1]), data(&memory[1]) {}
-  std::unique_ptr<T[]> memory;
-  T* data;
-};
-
-// A pool without order: every task may run on any thread.
-void RunTasks(void*, void (*body)(void*, size_t), size_t total, void* data) {
-  std::atomic<size_t> next{0};
-  auto work = [&] {
-    for (size_t i; (i = next++) < total;) body(data, i);
-  };
-  std::thread other(work);
-  work();
-  other.join();
 }
 
 struct Case {
@@ -103,10 +63,6 @@ struct Case {
   }
 };
 
-bool Same(float a, float b) {
-  return (std::isnan(a) && std::isnan(b)) || !std::memcmp(&a, &b, sizeof a);
-}
-
 bool CanRun(const Kernel& kernel) {
   return kernel.usable() ||
          (!std::strcmp(kernel.name, "avxvnni") && EmulateAvxVnni());
@@ -143,17 +99,11 @@ int Fuzz(uint64_t seed, double seconds) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const double seconds = count > 1 ? std::atof(arguments[1]) : 5;
-  const uint64_t seed =
-      count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 1;
   std::string ran;
   for (const Kernel& kernel : Kernels())
     if (CanRun(kernel))
       ran += std::string(" ") + kernel.name +
              (kernel.usable() ? "" : "(emulated)");
-  int cases[2];
-  std::thread other([&] { cases[1] = Fuzz(seed + 1000000000, seconds); });
-  cases[0] = Fuzz(seed, seconds);
-  other.join();
-  std::printf("%d cases, no difference:%s\n", cases[0] + cases[1], ran.c_str());
+  const int cases = FuzzInTwoThreads(count, arguments, Fuzz);
+  std::printf("%d cases, no difference:%s\n", cases, ran.c_str());
 }
