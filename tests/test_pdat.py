@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitsearch import catalogue, checkpoint, export, parity, quant
+from bitsearch.assignment import Assignment
 from bitsearch.errors import CheckpointError
 from bitsearch.models.jets import authors_pdat, prepared
 from bitsearch.models.jets.edge_convolution import Pointwise, over_real
@@ -23,7 +24,7 @@ from bitsearch.runtime import open_session
 from bitsearch.space import Inventory
 from bitsearch.task import DataIdentity
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "particles": 12,
     "neighbours": 4,
     "feature_neighbours": 3,
@@ -36,6 +37,10 @@ SOUND = Architecture(**SMALL, pair_widths=(6,))
 AS_CODED = replace(task(preset="paper").architecture, **SMALL, pair_widths=(6, 5))
 FORMS = pytest.mark.parametrize("architecture", [SOUND, AS_CODED], ids=["sound", "as coded"])
 ENTRY = catalogue.find("pdat")
+
+
+def sound(**changes: Any) -> Architecture:
+    return replace(SOUND, **changes)
 
 
 def trained(architecture: Architecture = SOUND, seed: int = 1) -> PDAT:
@@ -58,7 +63,8 @@ def constituents(jets: int = 30, seed: int = 3, slots: int = 40) -> tuple[Tensor
 
 
 def inputs(architecture: Architecture = SOUND, jets: int = 30) -> Inputs:
-    return preparation(architecture)(*constituents(jets))
+    found: Inputs = preparation(architecture)(*constituents(jets))
+    return found
 
 
 def probability(network: PDAT, *columns: Tensor) -> Tensor:
@@ -72,7 +78,11 @@ def probability(network: PDAT, *columns: Tensor) -> Tensor:
 
 @cache
 def inventory(preset: str) -> Inventory:
-    return catalogue.inventory(task(preset=preset), {})
+    return catalogue.inventory(ENTRY.task(None, preset), {})
+
+
+def assignment_of(strategy: str, model_task: Any) -> Assignment:
+    return ENTRY.strategy(model_task, strategy).configuration.assignment
 
 
 def test_published_counts() -> None:
@@ -80,7 +90,7 @@ def test_published_counts() -> None:
     found = inventory("paper")
     assert found.total_parameters == 497_678
     assert found.executed_parameters == 214_728
-    bit = ENTRY.strategy(task(preset="paper"), "bit").configuration.assignment
+    bit = assignment_of("bit", task(preset="paper"))
     counts = found.fractions(bit)
     assert counts.quantized_parameters == 312_000
     assert round(100 * counts.fraction, 1) == 62.7
@@ -90,7 +100,7 @@ def test_published_counts() -> None:
     assert counts.weight_fraction == pytest.approx(
         307_200 / (489_563 - 27)
     )  # the channel attention's 3x3 kernels
-    regular = ENTRY.strategy(task(preset="paper"), "regular").configuration.assignment
+    regular = assignment_of("regular", task(preset="paper"))
     assert found.fractions(regular).quantized_parameters == 0
 
 
@@ -130,13 +140,13 @@ def test_paper_prints_what_is_counted() -> None:
 
 
 def test_every_layer_is_in_a_group_with_a_meaning() -> None:
-    groups = {group.name: group.layers for group in ENTRY.space(task(preset="paper")).groups}
+    groups = {group.name: group.layers for group in ENTRY.space(ENTRY.task(None, "paper")).groups}
     assert groups["particle attention projections"] == ("particle.query", "particle.key", "particle.value")
     assert groups["channel attention block"] == ("channel.fc1", "channel.fc2")
     assert groups["channel attention unused"] == ("channel.fcx",)
     assert groups["linear unused"] == ("linear",)
     assert len(groups["pair bias"]) == 3
-    assert not [name for name in ENTRY.space(task()).groups if "unused" in name.name]
+    assert not [name for name in ENTRY.space(ENTRY.task()).groups if "unused" in name.name]
 
 
 # -- symmetries of the sound form ----------------------------------------------------------------------------------
@@ -285,7 +295,7 @@ def test_layout_as_coded_reads_runs_of_numbers() -> None:
 def test_double_softmax_cannot_go_below_its_minimum() -> None:
     data = prepared_toy(60)
     sure = nn.Module()
-    sure.forward = lambda _: functional.one_hot(data.quark[:20], 2) * 50.0  # type: ignore[method-assign]
+    sure.forward = lambda _: functional.one_hot(data.quark[:20], 2) * 50.0
     for loss, minimum in (("logits", 0.0), ("double_softmax", math.log(1 + 1 / math.e))):
         small = replace(task(preset="smoke"), architecture=replace(SOUND, loss=loss))
         generator = torch.Generator().manual_seed(0)
@@ -392,7 +402,7 @@ def exported(form: str, strategy: str) -> tuple[PDAT, onnx.ModelProto]:
     architecture = {"sound": SOUND, "as coded": AS_CODED}[form]
     small = small_task(architecture)
     network = trained(architecture)
-    assignment = ENTRY.strategy(small, strategy).configuration.assignment
+    assignment = assignment_of(strategy, small)
     quant.apply(network, assignment)
     metadata = export.Metadata("0", "pdat", "quark-gluon", 0.0, {}, strategy)
     return network, export.lower(_trace(form), network.state_dict(), assignment, metadata)
