@@ -278,7 +278,7 @@ def test_layout_as_coded_depends_on_the_order_of_particles() -> None:
     order = torch.randperm(SOUND.particles, generator=torch.Generator().manual_seed(0))
     h, bias = torch.randn(4, SOUND.particles, SOUND.width), torch.randn(4, SOUND.width, SOUND.width)
     for layout, equivariant in (("transpose", True), ("as_coded", False)):
-        attention = trained(replace(SOUND, layout=layout)).channel
+        attention = trained(sound(layout=layout)).channel
         with torch.no_grad():
             one, other = attention(h[:, order], bias, None), attention(h, bias, None)[:, order]
         assert torch.allclose(one, other, atol=1e-5) == equivariant
@@ -297,7 +297,7 @@ def test_double_softmax_cannot_go_below_its_minimum() -> None:
     sure = nn.Module()
     sure.forward = lambda _: functional.one_hot(data.quark[:20], 2) * 50.0
     for loss, minimum in (("logits", 0.0), ("double_softmax", math.log(1 + 1 / math.e))):
-        small = replace(task(preset="smoke"), architecture=replace(SOUND, loss=loss))
+        small = replace(task(preset="smoke"), architecture=sound(loss=loss))
         generator = torch.Generator().manual_seed(0)
         found = small.loss(sure, data, torch.arange(20), generator)  # type: ignore[arg-type]
         assert float(found) == pytest.approx(minimum, abs=1e-6)
