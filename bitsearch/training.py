@@ -80,7 +80,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         for batch in range(step * recipe.accumulate, (step + 1) * recipe.accumulate):
             noise.manual_seed(_mix(seed, batch))
-            indices = _batch(data.events, recipe.batch_size, batch, seed).to(device)
+            indices = batch_of(data.events, recipe.batch_size, batch, seed).to(device)
             loss = task.loss(network, data, indices, noise)
             loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip is not None:
@@ -160,7 +160,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.
     return torch.optim.lr_scheduler.LambdaLR(optimizer, shares[recipe.schedule])
 
 
-def _batch(events: int, size: int, step: int, seed: int) -> Tensor:
+def batch_of(events: int, size: int, step: int, seed: int) -> Tensor:
     """Take the step's batch of a walk through all events in a new order every epoch.
 
     The last, smaller batch of an epoch is kept unless it is a single event, which has no variance.
