@@ -488,7 +488,7 @@ def _laptop() -> CaloDREAMTask:
         recipes=Recipes(
             reference, replace(tuned, steps=60), replace(tuned, steps=300), finalists=4, repetitions=3
         ),
-        evaluation=EvaluationSettings(4000, "fast", 2),
+        evaluation=EvaluationSettings(3000, "fast", 2),
         latency_batches=(1, 100),
     )
 
