@@ -290,9 +290,9 @@ class CaloDREAMTask:
     ) -> Tensor:
         """Compute the sum of both networks' mean losses at random times with fresh noise."""
         columns = data.columns[indices]
-        drawn = {"generator": generator, "device": columns.device}
-        t = torch.rand(len(columns), self.architecture.layers + 1, **drawn)
-        noise = torch.randn(columns.shape, **drawn)
+        device = columns.device
+        t = torch.rand(len(columns), self.architecture.layers + 1, generator=generator, device=device)
+        noise = torch.randn(columns.shape, generator=generator, device=device)
         return network.losses(columns, data.condition[indices], t, noise).mean(0).sum()
 
     def graphs(self, network: CaloDREAM) -> Mapping[str, Graph]:

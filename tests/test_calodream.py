@@ -83,7 +83,7 @@ def test_full_keeps_the_final_linear_layer_in_float_outside_of_the_paper_preset(
         assert not any("modulation" in name or name.startswith("energy") for name in quantized)
     text = entry.task("ds2", "paper")
     layers = [name for name in quantized if name.startswith("shape")]
-    assert len(layers) == 5 + 4 * entry.task("ds2", "laptop").architecture.shape.blocks
+    assert len(layers) == 5 + 4 * task("ds2", "laptop").architecture.shape.blocks
     counted = catalogue.inventory(text, {})
     names = [
         layer.name
@@ -100,7 +100,7 @@ def test_published_numbers() -> None:
     published = {(item.strategy, item.metric): (item.value, item.std) for item in entry.published("ds2")}
     assert published["shape-full", "auc_high"] == (0.942, 0.002)
     assert published["energy-quantized+shape-no-embedding", "auc_low"] == (0.61, 0.005)
-    strategies = {strategy.name for strategy in entry.space(SMOKE).strategies}
+    strategies = {strategy.name for strategy in entry.space(entry.task("ds2", "smoke")).strategies}
     assert {name for name, _ in published} == strategies
     assert {item.strategy for item in entry.published_fractions("ds2")} == strategies
 
@@ -204,7 +204,8 @@ def traces() -> Traces:
 
 
 def assignment_of(strategy: str) -> Any:
-    return catalogue.find("calodream").strategy(SMOKE, strategy).configuration.assignment
+    entry = catalogue.find("calodream")
+    return entry.strategy(entry.task("ds2", "smoke"), strategy).configuration.assignment
 
 
 STRATEGIES = ("regular", "energy-quantized+shape-full")
@@ -318,9 +319,10 @@ class Stock(nn.Module):
         self.transformer = nn.Transformer(
             sizes.width, sizes.heads, sizes.stack, sizes.stack, sizes.feed_forward, 0.0, batch_first=True
         )
-        fourier = nn.Module()
-        fourier.W = nn.Parameter(30 * torch.randn(sizes.time // 2), requires_grad=False)
-        self.t_embed = nn.Sequential(fourier, nn.Linear(sizes.time, sizes.time))
+        self.fourier = nn.Module()
+        self.W = nn.Parameter(30 * torch.randn(sizes.time // 2), requires_grad=False)
+        self.fourier.register_parameter("W", self.W)
+        self.t_embed = nn.Sequential(self.fourier, nn.Linear(sizes.time, sizes.time))
         parts: list[nn.Module] = [nn.Linear(1 + sizes.time + sizes.width, sizes.hidden), nn.SiLU()]
         for _ in range(sizes.linears - 2):
             parts += [
@@ -343,7 +345,7 @@ class Stock(nn.Module):
             target[:, layer, 1 + layer] = 1
         mask = torch.ones(LAYERS, LAYERS, dtype=torch.bool).triu(1)
         context = self.transformer(source, target, tgt_mask=mask)
-        angle = 2 * math.pi * t.unsqueeze(2) * self.t_embed[0].W
+        angle = 2 * math.pi * t.unsqueeze(2) * self.W
         time = self.t_embed[1](torch.cat([angle.sin(), angle.cos()], 2))
         velocity: Tensor = self.subnet(torch.cat([x.unsqueeze(2), time, context], 2)).squeeze(2)
         return velocity
@@ -359,7 +361,7 @@ def original(made: CaloDREAM, stock: Stock) -> dict[str, Tensor]:
         "final.linear.": "final_layer.linear.",
         "final.modulation.": "final_layer.adaLN_modulation.1.",
     }
-    state: dict[str, Tensor] = dict(stock.state_dict())
+    state = {name: value for name, value in stock.state_dict().items() if name not in ("W", "fourier.W")}
     for name, value in made.shape.state_dict().items():
         for ours, theirs in renamed.items():
             if name.startswith(ours):

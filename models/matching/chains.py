@@ -32,7 +32,7 @@ class Standardization(nn.Module):
         """Take mean and standard deviation of `(events, voxels + layers)`; constant columns keep spread 1."""
         total = columns.new_zeros(columns.shape[1], dtype=torch.float64)
         squares = total.clone()
-        for part in columns.split(ROWS):
+        for part in torch.split(columns, ROWS):
             y = self._logit(part).double()
             total, squares = total + y.sum(0), squares + y.square().sum(0)
         mean = total / len(columns)
@@ -53,7 +53,7 @@ class Standardization(nn.Module):
         return torch.logit(self._scaled(columns, RESPONSE_SCALE) * (1 - 2 * MARGIN) + MARGIN)
 
     def _scaled(self, columns: Tensor, factor: float) -> Tensor:
-        voxels, response, ratios = columns.split([self.voxels, 1, self.layers - 1], 1)
+        voxels, response, ratios = torch.split(columns, [self.voxels, 1, self.layers - 1], 1)
         return torch.cat([voxels, factor * response, ratios], 1)
 
 
@@ -70,7 +70,7 @@ class Postprocessing(nn.Module):
 
         Shares up to 1e-7 of a layer become 0, and voxels below the readout threshold.
         """
-        voxels, ratios = columns.split([columns.shape[1] - self.layers, self.layers], 1)
+        voxels, ratios = torch.split(columns, [columns.shape[1] - self.layers, self.layers], 1)
         grid = voxels.clamp_min(0).reshape(voxels.shape[0], self.layers, -1)
         shares = grid / (grid.sum(2, keepdim=True) + OFFSET)
         shares = torch.where(shares > SMALLEST_SHARE, shares, 0.0)

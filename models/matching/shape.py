@@ -85,18 +85,18 @@ class ShapeNetwork(nn.Module):
         return blocks.reshape(-1, nl * na * nr * pl * pa * pr)
 
     def _initialize(self) -> None:
+        """Start from Xavier's matrices; time enters weakly, gates are closed and the velocity is 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for linear in (self.time[0], self.time[2]):
-            nn.init.normal_(linear.weight, std=0.02)
-        for linear in (
-            *(block.modulation for block in self.blocks),
-            self.final.modulation,
-            self.final.linear,
-        ):
-            nn.init.zeros_(linear.weight)
+        for linear in self.time:
+            if isinstance(linear, nn.Linear):
+                nn.init.normal_(linear.weight, std=0.02)
+        for part in self.modules():
+            if isinstance(part, Block | Final):
+                nn.init.zeros_(part.modulation.weight)
+        nn.init.zeros_(self.final.linear.weight)
 
 
 class Block(nn.Module):

@@ -79,7 +79,7 @@ class Denormalization(nn.Module):
 def layer_energies(total: Tensor, shares: Tensor) -> list[Tensor]:
     """Deal the energy `(batch, 1)` to the layers: each takes its share of what is left, the last takes the rest."""
     energies = []
-    for share in shares.split(1, 1):
+    for share in torch.split(shares, 1, 1):
         energies.append(total * share)
         total = total - energies[-1]
     return [*energies, total]
