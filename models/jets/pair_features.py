@@ -218,9 +218,9 @@ class Preparation(nn.Module):
         m² = 4 pT₁ pT₂ (sinh²(Δη/2) + sin²(Δφ/2)): other forms cancel to rounding noise for near particles.
         """
         first, second = (index.to(p.pt.device) for index in (self.pairs.first, self.pairs.second))
-        (pt, pt_2), (eta, eta_2), (phi, phi_2), (code, code_2) = (
-            (x.index_select(1, first), x.index_select(1, second)) for x in (p.pt, p.eta, p.phi, p.code)
-        )
+        columns = torch.stack([p.pt, p.eta, p.phi, p.code], 1)
+        pt, eta, phi, code = columns.index_select(2, first).unbind(1)
+        pt_2, eta_2, phi_2, code_2 = columns.index_select(2, second).unbind(1)
         d_eta, d_phi = eta - eta_2, phi - phi_2
         d_r = torch.sqrt(d_eta.square() + d_phi.square())
         mass = 4 * pt * pt_2 * (torch.sinh(d_eta / 2).square() + torch.sin(d_phi / 2).square())
