@@ -75,12 +75,15 @@ def read(path: Path) -> Checkpoint | dict[str, Tensor]:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load parameters into a network of the same structure.
+    """Load parameters into a network of the same structure; counts of BatchNorm's batches, never used, may lack.
 
     Raises:
         CheckpointError: keys are missing or unknown, or shapes differ; all of them are listed.
     """
     expected = network.state_dict()
+    state = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")} | dict(
+        state
+    )
     missing, unknown = sorted(set(expected).difference(state)), sorted(set(state).difference(expected))
     shapes = [
         f"{name}: found {tuple(state[name].shape)}, expected {tuple(value.shape)}"

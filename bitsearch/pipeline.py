@@ -102,11 +102,12 @@ class _Run:
                 "the content of a file has changed; choose another --out"
             )
         self.folder.update({"data": data, "yardsticks": [asdict(item) for item in yardsticks]})
+        study = self._study()
         with workers.workers(self.laboratory, self.count) as executor:
             with self._stage("float references"):
                 self._prepare(executor)
             with self._stage("baselines and search"):
-                self._search(executor)
+                self._search(executor, study)
             with self._stage("final training"):
                 finalists = self._train_finalists(executor)
             with self._stage("evaluation"):
@@ -179,11 +180,14 @@ class _Run:
         for future in as_completed([executor.submit(workers.reference, choice) for choice in choices]):
             future.result()
 
-    def _search(self, executor: Executor) -> None:
-        results = self._results("finetuned")
+    def _study(self) -> Study:
+        """Open the study before anything is trained, so that a wrong storage costs nothing."""
         storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
         name = f"{self.entry.name}-{self.laboratory.dataset}-{self.laboratory.preset}-{self.laboratory.signature}"
-        study = Study.open(self.space, self.objective, storage, name, self.request.seed, self.request.sampler)
+        return Study.open(self.space, self.objective, storage, name, self.request.seed, self.request.sampler)
+
+    def _search(self, executor: Executor, study: Study) -> None:
+        results = self._results("finetuned")
         study.recover(results)
         strategies = [item.configuration for item in self.space.strategies]
         study.enqueue([*strategies, *self._ladder()])
@@ -304,10 +308,12 @@ class _Run:
         """Name a stage and add its wall time to what earlier sittings spent on it."""
         self.terminal.stage(name)
         began = time.monotonic()
-        yield
-        stages = {item["name"]: item["seconds"] for item in self.folder.settings()["stages"]}
-        stages[name] = stages.get(name, 0.0) + time.monotonic() - began
-        self.folder.update({"stages": [{"name": key, "seconds": value} for key, value in stages.items()]})
+        try:
+            yield
+        finally:
+            stages = {item["name"]: item["seconds"] for item in self.folder.settings()["stages"]}
+            stages[name] = stages.get(name, 0.0) + time.monotonic() - began
+            self.folder.update({"stages": [{"name": key, "seconds": value} for key, value in stages.items()]})
 
 
 def _spread(configurations: list[Configuration], limit: int) -> list[Configuration]:

@@ -309,7 +309,7 @@ class CaloINNTask:
             DataError: the file is missing, foreign or unphysical.
         """
         generated = files.read(path, data.geometry)
-        files.check(path, data.geometry)
+        files.validate(path, generated)
         rows = np.random.default_rng(seed).permutation(len(generated))[: self.evaluation.events]
         reference = data.reference(self.evaluation.events, seed)
         return compare(
