@@ -473,6 +473,17 @@ def test_prepared_batches_are_what_the_served_graph_sees() -> None:
         torch.testing.assert_close(ours, served)
 
 
+def test_presets_draw_as_many_jets_as_they_name() -> None:
+    data = task(preset="smoke").load([], 1, lambda *_: None)
+    sizes = data.events, len(data.validation.quark), len(data.test.quark)
+    assert sizes == (800, 100, 100)
+    assert data.identity.generated
+    assert data.particles.shape == (800, 24, 13)
+    assert 0.4 < float(data.quark.float().mean()) < 0.6
+    other = task(preset="smoke").load([], 2, lambda *_: None)
+    assert not torch.equal(data.particles, other.particles)
+
+
 def test_loss_follows_from_the_generator() -> None:
     small, data, network = small_task(replace(SOUND, dropout=0.3)), prepared_toy(60), trained().train()
     found = [

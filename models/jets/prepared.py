@@ -68,13 +68,15 @@ def load(
 ) -> PreparedJets:
     """Read files or the sample that comes with the package, and keep a tenth each for validation and test.
 
-    Of every file the first `most` jets are taken, of every jet the `slots` constituents with the largest pT.
+    Of all jets `most` are drawn; each keeps the `slots` constituents with the largest pT.
 
     Raises:
         DataError: as `bitsearch.models.jets.dataset.load_quark_gluon` and `split` do.
     """
     progress("reading jets", 0.0)
-    table, identity = load_quark_gluon(paths, most)
+    table, identity = load_quark_gluon(paths, slots)
+    if most is not None and most < len(table):
+        table = table[np.sort(np.random.default_rng(seed).permutation(len(table))[:most])]
     parts = split(len(table), seed)
     jets = (served(table[rows], slots) for rows in (parts.train, parts.validation, parts.test))
     return prepare(preparation, identity, *jets, progress)
