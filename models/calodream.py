@@ -468,6 +468,9 @@ def _paper() -> CaloDREAMTask:
     )
 
 
+# Core seconds of a laptop run, from 0.07 (float) and 0.09 (quantised) a step of 128 showers, 0.5 for 100 generated
+# showers and 2 for the torch side of the parity: three references 430, a hundred candidates 1060, nine final
+# configurations with three trainings each 890, their evaluation 300. Steps of 0.1 move the total energy by 0.07 %.
 def _laptop() -> CaloDREAMTask:
     geometry = coarsen(embedded("ds2"), layers_each=5, angles_each=2, radii=(0, 1, 2, 3, 5, 7))
     reference = Recipe(2000, 128, 2e-3, 1e-5, 1e-10, clip=100.0)
@@ -486,7 +489,7 @@ def _laptop() -> CaloDREAMTask:
         validation_fraction=0.1,
         measured_times=2,
         recipes=Recipes(
-            reference, replace(tuned, steps=60), replace(tuned, steps=300), finalists=4, repetitions=3
+            reference, replace(tuned, steps=40), replace(tuned, steps=300), finalists=3, repetitions=3
         ),
         evaluation=EvaluationSettings(3000, "fast", 2),
         latency_batches=(1, 100),
