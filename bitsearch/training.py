@@ -145,11 +145,12 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]
 
 def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
     if recipe.schedule == "one-cycle":
+        steps = max(recipe.steps, 2)
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=max(recipe.steps, 2),
-            pct_start=recipe.warm_up,
+            total_steps=steps,
+            pct_start=max(recipe.warm_up, 2 / steps),  # torch divides by the steps of the rise less one
         )
     shares: Mapping[str, Callable[[int], float]] = {
         "cosine": lambda step: 0.5 * (1 + math.cos(math.pi * step / recipe.steps)),

@@ -288,3 +288,10 @@ def test_clipping_bounds_the_norm_of_the_gradients(monkeypatch: pytest.MonkeyPat
     norms.clear()
     run(recipe=dataclasses.replace(RECIPE, steps=5, clip=0.1))
     assert max(norms) < 0.1001
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 10])
+def test_short_cycles_have_finite_rates(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    found = rates(monkeypatch, dataclasses.replace(RECIPE, steps=steps, warm_up=0.1))
+    assert len(found) == steps
+    assert all(0 < rate <= RECIPE.max_learning_rate for rate in found)

@@ -81,8 +81,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     baseline = next(iter(sessions.values()), [])
     with Terminal() as terminal:
         terminal.stage("data")
-        # One file is the reference as a whole; the training events, which nothing here reads, are its own.
-        paths = (arguments.data, arguments.data) if arguments.data else ()
+        # Generators take training and reference files: one is the reference as a whole, whatever trained.
+        copies = 2 if hasattr(task, "evaluate_file") else 1
+        paths = (arguments.data,) * copies if arguments.data else ()
         data = task.load(paths, arguments.seed, terminal.progress)
         for path in arguments.files:
             terminal.stage(f"evaluating {path}")
