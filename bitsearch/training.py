@@ -150,7 +150,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=steps,
-            pct_start=max(recipe.warm_up, 2 / steps),  # torch divides by the steps of the rise less one
+            pct_start=max(recipe.warm_up, 1.5 / steps),  # torch divides by the steps of the rise less one
         )
     shares: Mapping[str, Callable[[int], float]] = {
         "cosine": lambda step: 0.5 * (1 + math.cos(math.pi * step / recipe.steps)),
