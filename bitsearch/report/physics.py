@@ -47,7 +47,8 @@ def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
         *_each(shown, lambda evaluation: evaluation.maps, density, "map"),
     ]
     for name, drawing in drawings:
-        style.stamp(drawing.figure.axes[0], run.stamp)
+        last = name.startswith("map-")  # panels stand side by side
+        style.stamp(drawing.figure.axes[-1 if last else 0], run.stamp)
         yield name, drawing
 
 
@@ -157,17 +158,16 @@ def curve(curves: Sequence[Drawn[Curve]]) -> Figure:
 
 def density(maps: Sequence[Drawn[Map]]) -> Figure:
     """Draw events in two dimensions, one panel a configuration, all with the same scale of shares."""
-    figure = Figure(figsize=(0.9 + 3.2 * len(maps), 3.6))
+    width = 1.1 + 3.2 * len(maps)
+    figure = Figure(figsize=(width, 3.7))
+    figure.subplots_adjust(left=0.7 / width, right=1 - 0.4 / width, bottom=0.15, top=0.9, wspace=0.06)
     panels = figure.subplots(1, len(maps), sharex=True, sharey=True, squeeze=False)[0]
-    figure.subplots_adjust(
-        left=0.6 / (0.9 + 3.2 * len(maps)) + 0.03, right=0.98, bottom=0.15, top=0.88, wspace=0.06
-    )
     shares = [np.asarray(item.plot.counts) / max(np.sum(item.plot.counts), 1.0) for item in maps]
     highest = max(float(values.max()) for values in shares) or 1.0
     for axes, item, values in zip(panels, maps, shares, strict=True):
         edges = item.plot.x_edges, item.plot.y_edges
         visible = np.ma.masked_equal(values.T, 0.0)
-        axes.pcolormesh(*edges, visible, cmap="Blues", norm=LogNorm(1e-3 * highest, highest), rasterized=True)
+        axes.pcolormesh(*edges, visible, cmap="Blues", norm=LogNorm(1e-2 * highest, highest), rasterized=True)
         axes.set_title(item.label)
         axes.set_xlabel(item.plot.x_label)
     panels[0].set_ylabel(maps[0].plot.y_label)
