@@ -17,10 +17,12 @@ import pytest
 from bitsearch import pareto, report
 from bitsearch.assignment import Assignment
 from bitsearch.records import (
+    Curve,
     Evaluation,
     Fidelity,
     Histogram,
     Latency,
+    Map,
     Measurement,
     Metric,
     Parity,
@@ -142,7 +144,15 @@ def evaluation(digest: str, shift: float, rng: np.random.Generator) -> Evaluatio
     means = (120.0, 2100.0, 8900.0, 410.0, 6.0)
     moved = tuple(mean * (1 + shift * 0.3 * (i - 2)) for i, mean in enumerate(means))
     profile = Profile("energy", "mean energy [MeV]", "calorimeter layer", layers, means, moved)
-    return Evaluation(digest, 20_000, tuple(histograms), (profile,))
+    x = tuple(i / 10 for i in range(11))
+    roc = Curve(
+        "roc", "background efficiency", "signal efficiency", x, tuple(v * v for v in x), diagonal=True
+    )
+    low, high = tuple(0.9 * v for v in x), tuple(1.1 * v for v in x)
+    calibration = Curve("calibration", "share of signal", "score", x, x, low, high, diagonal=True)
+    counts = tuple(tuple(float(i == j) for j in range(10)) for i in range(10))
+    truth = Map("truth-prediction", "events", "truth", "prediction", x, x, counts)
+    return Evaluation(digest, 20_000, tuple(histograms), (profile,), (roc, calibration), (truth,))
 
 
 def settings() -> dict[str, Any]:
@@ -177,6 +187,10 @@ def settings() -> dict[str, Any]:
                 for metric, value in (("auc_low", low), ("auc_high", high))
             ],
         },
+        "yardsticks": [
+            {"name": "a constant", "metric": "nll", "quantity": {"value": 1e6, "std": None, "n": 1}},
+            {"name": "an oracle", "metric": "nll", "quantity": {"value": -1e6, "std": None, "n": 1}},
+        ],
         "environment": {"python": "3.11.7", "processor": "A processor", "cores": 2, "accelerator": None},
         "stages": [{"name": "float reference", "seconds": 61.2}, {"name": "search", "seconds": 812.0}],
         "started": "2026-05-01T10:00:00+00:00",
@@ -295,6 +309,22 @@ def test_page_says_what_matters(whole: RunFolder) -> None:
     for item in run.front:
         assert run.name(item) in text
         assert f"models/{item.digest}.onnx" in text
+
+
+def test_simple_estimators_stand_beside_every_result(whole: RunFolder) -> None:
+    text = Page(whole.report / "index.html").text
+    assert "A constant alone reaches a validation NLL of" in text
+    assert "every network shown is better" in text
+    (beaten,) = (part for part in text.split("An oracle alone reaches")[1:])
+    assert "did not beat" in beaten
+    assert text.count("an oracle alone") == 2  # below the front and below the strategies
+
+
+def test_every_kind_of_plot_is_drawn(whole: RunFolder) -> None:
+    names = {path.stem for path in (whole.report / "figures").glob("*.png")}
+    assert {"curve-roc", "curve-calibration", "map-truth-prediction", "profile-energy"} <= names
+    evaluation = next(item for _, item in view.read(whole).shown())
+    assert Evaluation.from_json(evaluation.to_json()) == evaluation
 
 
 def test_figures_take_their_colours_from_the_page(whole: RunFolder) -> None:

@@ -167,7 +167,7 @@ def density(maps: Sequence[Drawn[Map]]) -> Figure:
     for axes, item, values in zip(panels, maps, shares, strict=True):
         edges = item.plot.x_edges, item.plot.y_edges
         visible = np.ma.masked_equal(values.T, 0.0)
-        axes.pcolormesh(*edges, visible, cmap="Blues", norm=LogNorm(1e-2 * highest, highest), rasterized=True)
+        axes.pcolormesh(*edges, visible, cmap="Blues", norm=LogNorm(1e-2 * highest, highest))
         axes.set_title(item.label)
         axes.set_xlabel(item.plot.x_label)
     panels[0].set_ylabel(maps[0].plot.y_label)
