@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -166,8 +166,10 @@ def density(maps: Sequence[Drawn[Map]]) -> Figure:
     highest = max(float(values.max()) for values in shares) or 1.0
     for axes, item, values in zip(panels, maps, shares, strict=True):
         edges = item.plot.x_edges, item.plot.y_edges
-        visible = np.ma.masked_equal(values.T, 0.0)
-        axes.pcolormesh(*edges, visible, cmap="Blues", norm=LogNorm(1e-2 * highest, highest))
+        # One colour of the page, more opaque where more events lie, over two decades.
+        opacity = np.clip(1 + 0.45 * np.log10(np.maximum(values.T / highest, 1e-9)), 0.1, 1)
+        visible = np.ma.masked_where(values.T == 0, np.zeros_like(values.T))
+        axes.pcolormesh(*edges, visible, cmap=ListedColormap([style.BLUE]), alpha=opacity)
         axes.set_title(item.label)
         axes.set_xlabel(item.plot.x_label)
     panels[0].set_ylabel(maps[0].plot.y_label)
