@@ -6,6 +6,7 @@ In a test file, `TestMine = contract("path/to/mine.py")` gives all tests for one
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -34,6 +35,15 @@ SEED = 1
 
 class _InterruptedError(Exception):
     """Stand for a kill."""
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Every graph of one network."""
+
+    network: nn.Module
+    configuration: Configuration
+    models: Mapping[str, onnx.ModelProto]
 
 
 class Contract:
@@ -79,13 +89,14 @@ class Contract:
         request: pytest.FixtureRequest,
         laboratory: Laboratory,
         configurations: Mapping[str, Configuration],
-    ) -> tuple[nn.Module, dict[str, onnx.ModelProto]]:
-        """Export every graph in one precision, with the network that they came from."""
+    ) -> Exports:
+        """Export every graph in one precision, with the network and the configuration that they came from."""
         configuration = configurations[request.param]
         network = laboratory.reference(configuration.options).network
         quant.apply(network, configuration.assignment).eval()
         graphs = laboratory.task.graphs(network)
-        return network, {name: laboratory.export(network, configuration, name) for name in graphs}
+        models = {name: laboratory.export(network, configuration, name) for name in graphs}
+        return Exports(network, configuration, models)
 
     def test_builds_the_same_network_from_the_same_seed(
         self, laboratory: Laboratory, configurations: Mapping[str, Configuration]
@@ -180,9 +191,9 @@ class Contract:
             whole = trained(tmp_path / "whole").state_dict()
         assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
-    def test_exports_are_portable(self, exported: tuple[nn.Module, dict[str, onnx.ModelProto]]) -> None:
+    def test_exports_are_portable(self, exported: Exports) -> None:
         """Every graph passes the full check, names its inputs and outputs, and takes any batch."""
-        for model in exported[1].values():
+        for model in exported.models.values():
             onnx.checker.check_model(model, full_check=True)
             assert {prop.key for prop in model.metadata_props} >= {"bitsearch.assignment", "bitsearch.model"}
             session = open_session(model)
@@ -191,21 +202,17 @@ class Contract:
                 for output in session.run(None, inputs):
                     assert output.shape[0] == batch
 
-    def test_served_graph_agrees_with_torch(
-        self, laboratory: Laboratory, exported: tuple[nn.Module, dict[str, onnx.ModelProto]]
-    ) -> None:
+    def test_served_graph_agrees_with_torch(self, laboratory: Laboratory, exported: Exports) -> None:
         """Each layer tightly; whole outputs statistically, since 8-bit activations may flip a rounding."""
-        network, models = exported
-        parity = laboratory.parity(models[laboratory.task.served], network)
+        served = exported.models[laboratory.task.served]
+        parity = laboratory.parity(served, exported.network, exported.configuration)
         assert parity.layers > 0
         assert parity.layer_max_error < LAYER_TOLERANCE
         assert parity.output_agreement >= AGREEING_EVENTS
 
-    def test_served_graph_runs_without_the_library(
-        self, laboratory: Laboratory, exported: tuple[nn.Module, dict[str, onnx.ModelProto]]
-    ) -> None:
+    def test_served_graph_runs_without_the_library(self, laboratory: Laboratory, exported: Exports) -> None:
         """The function bodies in the file give what the kernels give, up to flipped roundings."""
-        model = exported[1][laboratory.task.served]
+        model = exported.models[laboratory.task.served]
         inputs = dict(laboratory.task.inputs(8, SEED))
         plain = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         ours, theirs = open_session(model).run(None, inputs)[0], plain.run(None, inputs)[0]
@@ -213,12 +220,10 @@ class Contract:
         close = np.abs(ours - theirs).reshape(len(ours), -1).max(1) < 1e-3 * scale
         assert np.mean(close) >= AGREEING_EVENTS
 
-    def test_metrics_come_from_exported_graphs(
-        self, laboratory: Laboratory, exported: tuple[nn.Module, dict[str, onnx.ModelProto]]
-    ) -> None:
+    def test_metrics_come_from_exported_graphs(self, laboratory: Laboratory, exported: Exports) -> None:
         """`measure` gives finite numbers, the objective among them, all of them described."""
         task = laboratory.task
-        sessions = {name: open_session(exported[1][name]) for name in task.measured}
+        sessions = {name: open_session(exported.models[name]) for name in task.measured}
         metrics = task.measure(sessions, laboratory.data)
         assert task.objective in metrics
         assert set(metrics) <= {metric.name for metric in task.metrics}
