@@ -34,20 +34,20 @@ def wz_jets(jets: int = 12, most: int = 40, seed: int = 0) -> WZJets:
     pt = -np.sort(-rng.exponential(10, (jets, most)) * real, axis=1)
 
     def draw(low: float, high: float) -> NDArray[np.float32]:
-        return np.float32(rng.uniform(low, high, (jets, most)) * real)
+        return np.asarray(rng.uniform(low, high, (jets, most)) * real, np.float32)
 
     jet = np.column_stack([pt.sum(axis=1), rng.normal(size=(jets, 2)), rng.uniform(70, 110, jets)])
     return WZJets(
-        np.float32(pt),
+        pt.astype(np.float32),
         draw(0.001, 3),
         draw(-3.14, 3.14),
         draw(-0.9, 0.9),
         draw(-0.9, 0.9),
-        np.float32(jet),
-        np.float32(rng.uniform(-3.14, 3.14, jets)),
-        np.float32(rng.uniform(-3.14, 3.14, jets)),
+        jet.astype(np.float32),
+        rng.uniform(-3.14, 3.14, jets).astype(np.float32),
+        rng.uniform(-3.14, 3.14, jets).astype(np.float32),
         counts.astype(np.int32),
-        np.float32(rng.uniform(0, 1, (jets, 2))),
+        rng.uniform(0, 1, (jets, 2)).astype(np.float32),
     )
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from bitsearch.models.jets import angles, wz
 from bitsearch.models.jets.files import Label
 from bitsearch.models.jets.planes import TARGET, Planes, columns
 from bitsearch.models.smeftnet import SMEFTNetTask, task
-from bitsearch.task import Recipe
+from bitsearch.task import Recipe, Task
 from bitsearch.training import train
 
 TASK = task("wz", "smoke")
@@ -143,7 +143,7 @@ def test_learns_the_decay_plane_of_the_toy(data: Planes) -> None:
     torch.manual_seed(0)
     network = TASK.network({}, 0)
     recipe = Recipe(250, 100, 5e-3, 0.0, 1e-8, schedule="linear")
-    losses = [loss for _, loss in train(network, TASK, data, recipe, seed=1).losses]
+    losses = [loss for _, loss in train(network, cast(Task, TASK), data, recipe, seed=1).losses]
     assert np.mean(losses[:3]) > 0.4
     assert np.mean(losses[-3:]) < 0.3
     held_out = {name: torch.from_numpy(column) for name, column in data.held_out.items()}

@@ -24,7 +24,7 @@ def jets(count: int, particles: int = 40, seed: int = 0, radius: float = 0.3) ->
     real = pt > 0
 
     def column(values: NDArray[np.floating]) -> NDArray[np.float32]:
-        return (values * real).astype(np.float32)
+        return np.asarray(values * real, np.float32)
 
     zero = np.zeros(count)
     return WZJets(

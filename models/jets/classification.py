@@ -41,7 +41,8 @@ def gluon_efficiency(
     """Give the gluon efficiency at quark efficiencies: linear between cuts, of equal ones the tightest cut."""
     gluons, quarks = roc(scores, quark)
     first = np.append(True, np.diff(quarks) > 0)
-    return np.interp(quark_efficiency, quarks[first], gluons[first])
+    found: Floats | np.floating[Any] = np.interp(quark_efficiency, quarks[first], gluons[first])
+    return found
 
 
 def rejection(scores: Floats, quark: Bools, efficiency: float) -> float:
@@ -49,14 +50,14 @@ def rejection(scores: Floats, quark: Bools, efficiency: float) -> float:
 
     Where less than one gluon jet is left the number of gluon jets stands in, the most that they can show.
     """
-    most = float(max(1, np.sum(~quark)))
+    most = max(1.0, float(np.count_nonzero(~quark)))
     return 1 / max(float(gluon_efficiency(scores, quark, efficiency)), 1 / most)
 
 
 def cross_entropy(scores: Floats, quark: Bools) -> Floats:
     """Give -ln of the probability of the true class of every jet, probabilities kept off 0 and 1 by 1e-7."""
     p = np.clip(np.where(quark, scores, 1 - scores), CLIP, 1)
-    return -np.log(p)
+    return np.asarray(-np.log(p), np.float64)
 
 
 def metrics(scores: Floats, quark: Bools) -> dict[str, Quantity]:

@@ -31,7 +31,8 @@ class _Attention(nn.Module):
         v = self.norm3(residual)
         v = self.drop(functional.gelu(self.fc1(v)))
         v = self.drop(self.fc2(self.norm4(v)))
-        return v + residual
+        out: Tensor = v + residual
+        return out
 
 
 class ParticleAttention(_Attention):

@@ -92,4 +92,5 @@ def over_real(pointwise: nn.Module, x: Tensor, real: Tensor | None) -> Tensor:
     rows = real.flatten().nonzero()[:, 0]
     y = pointwise(x.reshape(len(real.flatten()), *x.shape[real.ndim :]).index_select(0, rows))
     empty = y.new_zeros(real.numel(), *y.shape[1:])
-    return empty.index_copy(0, rows, y).reshape(*real.shape, *y.shape[1:])
+    filled: Tensor = empty.index_copy(0, rows, y).reshape(*real.shape, *y.shape[1:])
+    return filled

@@ -99,7 +99,7 @@ class Convolution(nn.Module):
         messages: Tensor = self.mlp(edge_input(rows.index_select(0, receiver), rows.index_select(0, sender)))
         pooled = messages.new_zeros(len(rows), messages.shape[1])
         pooled = pooled.index_add(0, receiver, weights[jet, i, j, None] * messages)
-        return pooled.unflatten(0, (-1, particles))
+        return pooled.reshape(-1, particles, pooled.shape[1])
 
 
 def edge_input(receiver: Tensor, sender: Tensor) -> Tensor:

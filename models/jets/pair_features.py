@@ -131,7 +131,7 @@ class Preparation(nn.Module):
         else:
             d_phi = _wrapped(phi - torch.atan2(y, x))
             plane = d_eta, d_phi
-        values = (
+        values: tuple[Tensor, ...] = (
             *(energy, px, py, pz, pt, *plane, pt / jet_pt, energy / total.clamp_min(SMALLEST)),
             *(d_eta, d_phi, torch.sqrt(d_eta.square() + d_phi.square()), self._codes(pdg_id)),
         )
@@ -171,7 +171,7 @@ class Preparation(nn.Module):
         batch, _, width = node.shape
         gathered = node.gather(1, nearest.reshape(batch, -1, 1).expand(-1, -1, width))
         gathered = gathered.reshape(batch, self.particles, self.neighbours, width)
-        momenta, place, code = gathered.split([4, 2, 1], 3)
+        momenta, place, code = torch.split(gathered, [4, 2, 1], 3)
         place = place - node[:, :, None, 4:6]
         distance = torch.sqrt(place.square().sum(3, keepdim=True))
         return Inputs(torch.cat([momenta, place, distance, code], 3), self._pairs(p), jet, p.real)

@@ -78,8 +78,10 @@ def load(
     if most is not None and most < len(table):
         table = table[np.sort(np.random.default_rng(seed).permutation(len(table))[:most])]
     parts = split(len(table), seed)
-    jets = (served(table[rows], slots) for rows in (parts.train, parts.validation, parts.test))
-    return prepare(preparation, identity, *jets, progress)
+    training, validation, test = (
+        served(table[rows], slots) for rows in (parts.train, parts.validation, parts.test)
+    )
+    return prepare(preparation, identity, training, validation, test, progress)
 
 
 def prepare(
@@ -95,14 +97,14 @@ def prepare(
     with torch.no_grad():
         for start in range(0, len(training.quark), CHUNK):
             rows = (torch.from_numpy(x[start : start + CHUNK]) for x in training.columns)
-            particles = preparation.select(*rows)
+            chosen = preparation.select(*rows)
             # Slots are few enough for a byte.
-            nearest = preparation.nearest(particles).to(torch.uint8)
-            parts.append((torch.stack(particles, 2), nearest, preparation.jet(particles)))
+            closest = preparation.nearest(chosen).to(torch.uint8)
+            parts.append((torch.stack(chosen, 2), closest, preparation.jet(chosen)))
             progress("preparing jets", start / len(training.quark))
-    columns = (torch.cat(column) for column in zip(*parts, strict=True))
+    particles, nearest, jet = (torch.cat(column) for column in zip(*parts, strict=True))
     quark = torch.from_numpy(training.quark).long()
-    return PreparedJets(preparation, identity, *columns, quark, validation, test)
+    return PreparedJets(preparation, identity, particles, nearest, jet, quark, validation, test)
 
 
 def served(table: QuarkGluonJets, slots: int) -> Jets:
