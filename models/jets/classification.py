@@ -162,7 +162,7 @@ def _scores(scores: Floats, quark: Bools) -> Histogram:
     separation = 0.5 * float(np.sum(np.divide((h - g) ** 2, h + g, out=np.zeros_like(h), where=h + g > 0)))
     return Histogram(
         "score",
-        "quark probability (reference: gluon jets, coloured: quark jets)",
+        "quark probability of quark jets (reference: gluon)",
         tuple(edges.tolist()),
         tuple(gluons.tolist()),
         tuple(quarks.tolist()),
