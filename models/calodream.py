@@ -21,17 +21,14 @@ from bitsearch.models.matching.energy import EnergyNetwork, EnergySizes
 from bitsearch.models.matching.shape import ShapeNetwork, ShapeSizes
 from bitsearch.models.matching.solver import fold, integrate, stages
 from bitsearch.models.showers import dataset as showers
-from bitsearch.models.showers import files
 from bitsearch.models.showers.coarse import coarsen
-from bitsearch.models.showers.comparison import EvaluationSettings, compare
+from bitsearch.models.showers.comparison import SHOWERS, EvaluationSettings, compare_file, compare_sampler
 from bitsearch.models.showers.dataset import ShowerData
-from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.geometry import Geometry, embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Selection
 from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
-SHOWERS = "showers"
 BATCH = 500
 
 
@@ -368,26 +365,13 @@ class CaloDREAMTask:
         progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
         """Compare showers of the served training with the reference: classifier AUCs, histograms, layer profiles."""
-        reference = data.reference(self.evaluation.events, seed)
-        generated, lost = self._generate(sessions[0], reference.incident_mev, seed, progress)
-        metrics, evaluation = compare(
-            reference, generated, data.geometry, self.evaluation, digest, seed, progress
-        )
-        return {**metrics, "lost_events": Quantity(lost, None, len(reference))}, evaluation
+        return compare_sampler(sessions[0], self._noise, data, self.evaluation, digest, seed, progress)
 
     def evaluate_file(
         self, path: Path, data: ShowerData, digest: str, seed: int, progress: Progress
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compare showers that anyone generated, in a CaloChallenge file, with the reference.
-
-        Raises:
-            DataError: the file is missing, foreign or unphysical.
-        """
-        summary = files.check(path, showers.in_files(data.geometry))
-        rows = np.random.default_rng(seed).permutation(summary.events)[: self.evaluation.events]
-        generated = showers.read(path, data.geometry, np.sort(rows))
-        reference = data.reference(self.evaluation.events, seed)
-        return compare(reference, generated, data.geometry, self.evaluation, digest, seed, progress)
+        """Compare showers that anyone generated, in a CaloChallenge file, with the reference."""
+        return compare_file(path, data, self.evaluation, digest, seed, progress)
 
     def _losses(self, session: Session, data: ShowerData, rng: np.random.Generator) -> NDArray[np.float32]:
         """Give the losses of all validation events `(events, 2)` at random times with random noise."""
@@ -399,23 +383,6 @@ class CaloDREAMTask:
             condition = data.validation_condition[start : start + BATCH]
             parts.append(session.run(["losses"], {"x": x, "condition": condition, "t": t, "noise": noise})[0])
         return np.concatenate(parts)
-
-    def _generate(
-        self, session: Session, incident_mev: NDArray[np.floating], seed: int, progress: Progress
-    ) -> tuple[Events, int]:
-        """Generate one shower for each incident energy; drop and count those that are not finite."""
-        rng = np.random.default_rng(seed)
-        incident = rng.permutation(incident_mev).astype(np.float32)
-        parts = []
-        for start in range(0, len(incident), BATCH):
-            batch = incident[start : start + BATCH, None]
-            parts.append(
-                session.run([SHOWERS], {"incident_energy": batch, **self._noise(len(batch), rng)})[0]
-            )
-            progress("generating showers", start / len(incident))
-        events = Events(incident, np.concatenate(parts))
-        finite = np.isfinite(events.showers_mev).all(1)
-        return events[np.flatnonzero(finite)], int(len(finite) - finite.sum())
 
     def _noise(self, batch: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
         a = self.architecture

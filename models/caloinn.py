@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from bitsearch.models.flows.coupling import CouplingBlock, OutOfBounds, Subnet
 from bitsearch.models.flows.freia import convert
 from bitsearch.models.flows.splines import SPLINES
-from bitsearch.models.showers import files
-from bitsearch.models.showers.comparison import EvaluationSettings, compare
+from bitsearch.models.showers.comparison import SHOWERS, EvaluationSettings, compare_file, compare_sampler
 from bitsearch.models.showers.dataset import ShowerData, load
-from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Denormalization, Selection
 from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
@@ -27,7 +25,6 @@ LOG_OFFSET = 1e-8
 LARGEST_LOG = 30.0
 OUTER_BLOCKS = 2
 BATCH = 1000
-SHOWERS = "showers"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"silu": nn.SiLU, "leaky-relu": nn.LeakyReLU}
 
 
@@ -256,9 +253,9 @@ class CaloINNTask:
     def inputs(self, batch: int, seed: int) -> Mapping[str, NDArray[np.float32]]:
         """Draw latent vectors and incident energies between 1 GeV and 1 TeV, uniform in the logarithm."""
         rng = np.random.default_rng(seed)
-        z = rng.standard_normal((batch, self.architecture.dimension), np.float32)
+        noise = self._noise(batch, rng)
         incident_mev = 10 ** rng.uniform(3, 6, (batch, 1))
-        return {"z": z, "incident_energy": incident_mev.astype(np.float32)}
+        return {**noise, "incident_energy": incident_mev.astype(np.float32)}
 
     def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the state dict of the original authors' CaloINN to ours."""
@@ -293,44 +290,16 @@ class CaloINNTask:
         progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
         """Compare showers of the served training with the reference: classifier AUCs, histograms, layer profiles."""
-        reference = data.reference(self.evaluation.events, seed)
-        generated, lost = self._generate(sessions[0], reference.incident_mev, seed, progress)
-        metrics, evaluation = compare(
-            reference, generated, data.geometry, self.evaluation, digest, seed, progress
-        )
-        return {**metrics, "lost_events": Quantity(lost, None, len(reference))}, evaluation
+        return compare_sampler(sessions[0], self._noise, data, self.evaluation, digest, seed, progress)
 
     def evaluate_file(
         self, path: Path, data: ShowerData, digest: str, seed: int, progress: Progress
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compare showers that anyone generated, in a CaloChallenge file, with the reference.
+        """Compare showers that anyone generated, in a CaloChallenge file, with the reference."""
+        return compare_file(path, data, self.evaluation, digest, seed, progress)
 
-        Raises:
-            DataError: the file is missing, foreign or unphysical.
-        """
-        generated = files.read(path, data.geometry)
-        files.validate(path, generated)
-        rows = np.random.default_rng(seed).permutation(len(generated))[: self.evaluation.events]
-        reference = data.reference(self.evaluation.events, seed)
-        return compare(
-            reference, generated[np.sort(rows)], data.geometry, self.evaluation, digest, seed, progress
-        )
-
-    def _generate(
-        self, session: Session, incident_mev: NDArray[np.floating], seed: int, progress: Progress
-    ) -> tuple[Events, int]:
-        """Generate one shower for each incident energy; drop and count those that are not finite."""
-        rng = np.random.default_rng(seed)
-        incident = rng.permutation(incident_mev).astype(np.float32)
-        showers = []
-        for start in range(0, len(incident), BATCH):
-            batch = incident[start : start + BATCH, None]
-            z = rng.standard_normal((len(batch), self.architecture.dimension), np.float32)
-            showers.append(session.run([SHOWERS], {"z": z, "incident_energy": batch})[0])
-            progress("generating showers", start / len(incident))
-        events = Events(incident, np.concatenate(showers))
-        finite = np.isfinite(events.showers_mev).all(1)
-        return events[np.flatnonzero(finite)], int(len(finite) - finite.sum())
+    def _noise(self, batch: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+        return {"z": rng.standard_normal((batch, self.architecture.dimension), np.float32)}
 
     def _with_noise(self, columns: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.rand(columns.shape, generator=generator, device=columns.device)
