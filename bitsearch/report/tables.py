@@ -174,7 +174,7 @@ def published(run: Run) -> Table | None:
     def share(strategy: str) -> tuple[Cell, Cell]:
         paper, mine = shares.get(strategy), ours.get(strategy)
         return (
-            Cell(paper.printed, paper.note) if paper else Cell(""),
+            Cell(paper.printed if paper else ""),
             Cell(numbers.percent(mine.fraction)) if mine else Cell(""),
         )
 
