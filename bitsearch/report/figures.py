@@ -14,6 +14,7 @@ from bitsearch.report import numbers, style
 from bitsearch.report.style import Drawing
 from bitsearch.report.view import TRAINING, Run
 
+LONG_NAME = 24
 MARKERS = "sD^vp<>h"
 DASHED = (0, (4, 3))
 
@@ -45,7 +46,9 @@ def performance(
         plane.points([item], MARKERS[index % len(MARKERS)], style.ORANGE, run.name(item))
     plane.number([item for item in front if item.fidelity == run.fidelity])
     style.stamp(plane.axes, f"{run.stamp}, {TRAINING[measured[0].fidelity]}")
-    figure.legend(loc="outside lower center", ncols=3 if is_objective else 2)
+    longest = max((len(name) for name in run.names.values()), default=0)
+    columns = 3 if is_objective else 2
+    figure.legend(loc="outside lower center", ncols=columns - (longest > LONG_NAME))
     return drawing
 
 
