@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import Trial, TrialState
@@ -43,6 +43,7 @@ class Study:
     objective: Metric
     optuna: optuna.Study
     seed: int
+    interrupted: list[int] = field(default_factory=list)
 
     @classmethod
     def open(
@@ -98,10 +99,11 @@ class Study:
             configuration = self.configuration(parameters) if self._is_complete(parameters) else None
             if configuration and configuration.digest in results and self._is_complete(trial.params):
                 self._tell(trial.number, results[configuration.digest])
+            elif configuration:
+                # The same trial again: a new one would stand behind all that is queued.
+                self.interrupted.append(trial._trial_id)
             else:
                 self.optuna.tell(trial.number, state=TrialState.FAIL)
-                if configuration:
-                    self.optuna.enqueue_trial(parameters, skip_if_exists=False)
 
     def enqueue(self, configurations: Iterable[Configuration]) -> None:
         """Put configurations at the head of the search, once."""
@@ -109,8 +111,8 @@ class Study:
             self.optuna.enqueue_trial(self.parameters(configuration), skip_if_exists=True)
 
     def ask(self) -> tuple[Trial, Configuration]:
-        """Let the sampler propose a configuration."""
-        trial = self.optuna.ask()
+        """Take up an interrupted configuration, else let the sampler propose one."""
+        trial = Trial(self.optuna, self.interrupted.pop(0)) if self.interrupted else self.optuna.ask()
         for group in self.space.groups:
             trial.suggest_int(group.name, 0, 1)
         for name, choices in self.space.options.items():

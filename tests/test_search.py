@@ -353,3 +353,17 @@ def test_ladder_follows_the_baselines() -> None:
 def test_ladder_is_a_rising_list_of_fractions() -> None:
     assert list(LADDER) == sorted(set(LADDER))
     assert all(0 < target < 1 for target in module.LADDER)
+
+
+def test_interrupted_configuration_is_taken_up_first(tmp_path: Path) -> None:
+    """What was being measured when the process was killed does not go behind what is queued."""
+    study = on_disk(tmp_path)
+    study.enqueue(BASELINES)
+    _, asked = study.ask()
+    world, study = World(), on_disk(tmp_path)
+    study.recover({})
+    study.enqueue(BASELINES)
+    world.run(study, len(BASELINES))
+    assert asked == BASELINES[0]
+    assert world.measured == [item.digest for item in BASELINES]
+    assert not study.optuna.get_trials(states=(TrialState.RUNNING,))
