@@ -1,7 +1,6 @@
 """Train, export and measure one configuration: the function that a search is given."""
 
 import math
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from bitsearch import catalogue, export, parity, quant
 from bitsearch.assignment import digest
 from bitsearch.checkpoint import load_state
 from bitsearch.errors import TrainingError
-from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Parity, Quantity
+from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Parity, Quantity, over_trainings
 from bitsearch.rundir import RunFolder, write_atomically
 from bitsearch.runtime import open_session, time_session
 from bitsearch.strategy import Configuration
@@ -153,7 +152,7 @@ class Laboratory:
                 trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
             else:
                 trainings = [self.train(configuration, recipes.candidate)]
-            metrics = _over_trainings([self._metrics(item, configuration) for item in trainings])
+            metrics = over_trainings([self._metrics(item, configuration) for item in trainings])
         except TrainingError as error:
             return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
         return Measurement(
@@ -297,14 +296,3 @@ def load_network(
     network = laboratory.network(configuration.options)
     load_state(network, state)
     return quant.apply(network, configuration.assignment).eval()
-
-
-def _over_trainings(repeated: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity]:
-    """Average over trainings; the standard deviation is theirs, or a single training's own."""
-    if len(repeated) == 1:
-        return dict(repeated[0])
-    values = {name: [metrics[name].value for metrics in repeated] for name in repeated[0]}
-    return {
-        name: Quantity(statistics.mean(items), statistics.stdev(items), len(items))
-        for name, items in values.items()
-    }

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -222,6 +223,17 @@ class Yardstick:
     name: str
     metric: str
     quantity: Quantity
+
+
+def over_trainings(repeated: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity]:
+    """Average over trainings, with their standard deviation; a single training's values stay as they are."""
+    if len(repeated) < 2:
+        return dict(repeated[0]) if repeated else {}
+    values = {name: [metrics[name].value for metrics in repeated] for name in repeated[0]}
+    return {
+        name: Quantity(statistics.mean(items), statistics.stdev(items), len(items))
+        for name, items in values.items()
+    }
 
 
 def finite(value: float) -> float | None:

@@ -15,7 +15,7 @@ from bitsearch.models.jets import angles
 from bitsearch.models.jets.geometric import convert
 from bitsearch.models.jets.message_passing import SMALLEST_WEIGHT, Convolution, Perceptron, Style, length
 from bitsearch.models.jets.planes import TARGET, Planes, load
-from bitsearch.records import Evaluation, Map, Metric, Quantity, Yardstick
+from bitsearch.records import Evaluation, Map, Metric, Quantity, Yardstick, over_trainings
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 BATCH = 256
@@ -225,7 +225,7 @@ class SMEFTNetTask:
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
         """Compare residuals with those of the first float training, to which its own repetitions are compared."""
         residuals = [_residuals(session, data) for session in sessions]
-        metrics = dict(angles.over_trainings([angles.spread(item) for item in residuals]))
+        metrics = over_trainings([angles.spread(item) for item in residuals])
         truth = data.held_out[TARGET]
         maps = (_map(truth, truth - residuals[0]),)
         if not baseline:
@@ -233,7 +233,7 @@ class SMEFTNetTask:
         itself = baseline is sessions
         reference = residuals[0] if itself else _residuals(baseline[0], data)
         compared = residuals[1:] if itself else residuals
-        metrics |= angles.over_trainings([angles.distances(reference, item) for item in compared])
+        metrics |= over_trainings([angles.distances(reference, item) for item in compared])
         histograms = angles.histograms(reference, (compared or residuals)[0])
         return metrics, Evaluation(digest, len(truth), histograms, maps=maps)
 

@@ -8,7 +8,7 @@ import wz_toy
 from scipy import integrate
 
 from bitsearch.models.jets import angles
-from bitsearch.records import Quantity
+from bitsearch.records import Quantity, over_trainings
 
 RNG = np.random.default_rng(0)
 ONE, TWO = RNG.normal(0, 0.5, 3000), RNG.normal(0.3, 0.7, 2000)
@@ -87,9 +87,9 @@ def test_histograms() -> None:
 
 def test_average_over_trainings() -> None:
     single = {"sin2": Quantity(0.2, 0.01, 50)}
-    assert angles.over_trainings([]) == {}
-    assert angles.over_trainings([single]) == single
-    two = angles.over_trainings([single, {"sin2": Quantity(0.4, 0.02, 50)}])["sin2"]
+    assert over_trainings([]) == {}
+    assert over_trainings([single]) == single
+    two = over_trainings([single, {"sin2": Quantity(0.4, 0.02, 50)}])["sin2"]
     assert two.value == pytest.approx(0.3)
     assert two.std == pytest.approx(math.sqrt(0.02))
     assert two.n == 2

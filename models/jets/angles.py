@@ -1,8 +1,7 @@
 """Angles of decay planes: how far residuals spread, how far two sets of them are apart, a closed-form estimate."""
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,17 +55,6 @@ def distances(reference: Angles, residuals: Angles) -> Mapping[str, Quantity]:
         "separation_paper": 2 * power,
     }
     return {name: Quantity(value, None, len(residuals)) for name, value in values.items()}
-
-
-def over_trainings(repeated: Sequence[Mapping[str, Quantity]]) -> Mapping[str, Quantity]:
-    """Average what repeated trainings reach; a single training's values stay as they are."""
-    if len(repeated) < 2:
-        return repeated[0] if repeated else {}
-    values = {name: [item[name].value for item in repeated] for name in repeated[0]}
-    return {
-        name: Quantity(statistics.mean(items), statistics.stdev(items), len(items))
-        for name, items in values.items()
-    }
 
 
 def histograms(reference: Angles, residuals: Angles) -> tuple[Histogram, ...]:

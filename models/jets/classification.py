@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitsearch import records
 from bitsearch.records import Curve, Evaluation, Histogram, Quantity
 
 Floats = NDArray[np.float64]
@@ -84,11 +85,7 @@ def metrics(scores: Floats, quark: Bools) -> dict[str, Quantity]:
 
 def over_trainings(scores: Sequence[Floats], quark: Bools) -> dict[str, Quantity]:
     """Average the metrics over trainings; the error is their standard deviation, or a single training's own."""
-    each = [metrics(item, quark) for item in scores]
-    if len(each) == 1:
-        return each[0]
-    values = {name: [found[name].value for found in each] for name in each[0]}
-    return {name: Quantity(float(np.mean(x)), float(np.std(x, ddof=1)), len(x)) for name, x in values.items()}
+    return records.over_trainings([metrics(item, quark) for item in scores])
 
 
 def evaluation(scores: Sequence[Floats], quark: Bools, digest: str) -> Evaluation:
