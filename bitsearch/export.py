@@ -36,8 +36,6 @@ FOLDED = "bitsearch.folded"
 USE = ":"
 """Between a layer's name and the number of its use, in the names of nodes from its second use on."""
 State = Mapping[str, Tensor]
-# torch traces the bodies of loops with a compiler that skips its own exporter, this function included.
-symbolic = torch._dynamo.dont_skip_tracing(torch.onnx.ops.symbolic)
 
 
 @dataclass(frozen=True)
@@ -189,10 +187,12 @@ class _LinearNode(nn.Module):
         super().__init__()
         self.name = name
         self.weight, self.bias = linear.weight, linear.bias
+        # torch traces the bodies of loops with a compiler that skips its own exporter, this function included.
+        self.symbolic = torch._dynamo.dont_skip_tracing(torch.onnx.ops.symbolic)
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
-        return symbolic(
+        return self.symbolic(
             f"{ops.DOMAIN}::{LINEAR}",
             inputs,
             {"name": self.name},

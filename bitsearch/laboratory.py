@@ -1,5 +1,6 @@
 """Train, export and measure one configuration: the function that a search is given."""
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,15 @@ from bitsearch.errors import TrainingError
 from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Parity, Quantity, over_trainings
 from bitsearch.rundir import RunFolder, write_atomically
 from bitsearch.runtime import open_session, time_session
+from bitsearch.space import Inventory
 from bitsearch.strategy import Configuration
 from bitsearch.task import Progress, Recipe, Task
 from bitsearch.training import Trained, train
 
 PARITY_EVENTS = 64
+GLANCE_SECONDS = 0.02
+"""How long a candidate's latency is taken: beside other trainings it is a hint, and the front is timed again."""
+Models = Mapping[str, onnx.ModelProto]
 
 
 def silent(_text: str, _share: float) -> None:
@@ -37,7 +42,8 @@ def silent(_text: str, _share: float) -> None:
 class Laboratory:
     """Everything that measuring needs, from names and paths alone, so that other processes can set it up again.
 
-    Use: `prepare` for all options, `measure` for every configuration, `evaluate` for those that are published.
+    Use: `reference` and `template` for all options, `measure` for every configuration, `evaluate` for those that are
+    published.
     """
 
     model: str
@@ -64,11 +70,20 @@ class Laboratory:
         """Give a laboratory that another process can be sent: nothing loaded, nobody watching."""
         return replace(self, progress=silent)
 
-    def prepare(self, options: Mapping[str, str]) -> None:
-        """Train a float network and trace its graphs, unless that has been done."""
-        self.reference(options)
-        for graph in self.task.graphs(self.network(options)):
-            self.template(options, graph)
+    def inventory(self, options: Mapping[str, str]) -> Inventory:
+        """Count the layers of the network with these options, once."""
+        key = tuple(options.values())
+        if key not in self._inventories:
+            self._inventories[key] = catalogue.inventory(self.task, options)
+        return self._inventories[key]
+
+    @cached_property
+    def _inventories(self) -> dict[tuple[str, ...], Inventory]:
+        return {}
+
+    @cached_property
+    def _references(self) -> dict[tuple[tuple[str, ...], int], Trained]:
+        return {}
 
     def network(self, options: Mapping[str, str], repetition: int = 0) -> nn.Module:
         """Build the float network; its structure follows from the seed, its initial weights also from `repetition`."""
@@ -77,9 +92,19 @@ class Laboratory:
 
     def reference(self, options: Mapping[str, str], repetition: int = 0) -> Trained:
         """Train the float network from scratch, or take up what was trained before."""
-        checkpoint = self._work("reference", options, f"-{repetition}.pt")
-        network = self._untrained(options, repetition, checkpoint)
-        return self._train(network, self.task.recipes.reference, self.seed + repetition, checkpoint)
+        key = tuple(options.values()), repetition
+        if key not in self._references:
+            checkpoint = self._work("reference", options, f"-{repetition}.pt")
+            network = self._untrained(options, repetition, checkpoint)
+            recipe = self.task.recipes.reference
+            self._references[key] = self._train(network, recipe, self.seed + repetition, checkpoint)
+        trained = self._references[key]
+        return replace(trained, network=copy.deepcopy(trained.network))
+
+    @property
+    def graphs(self) -> list[str]:
+        """Name the graphs that measuring needs, the served one first."""
+        return list(dict.fromkeys((self.task.served, *self.task.measured)))
 
     def template(self, options: Mapping[str, str], graph: str) -> onnx.ModelProto:
         """Trace a graph, or read the trace made before."""
@@ -110,12 +135,11 @@ class Laboratory:
         self, network: nn.Module, configuration: Configuration, graph: str, strategy: str | None = None
     ) -> onnx.ModelProto:
         """Lower a trained network to an ONNX file's content."""
-        inventory = catalogue.inventory(self.task, configuration.options)
         metadata = export.Metadata(
             version=bitsearch.__version__,
             model=self.model,
             dataset=self.dataset,
-            fraction=inventory.fractions(configuration.assignment).fraction,
+            fraction=self.inventory(configuration.options).fractions(configuration.assignment).fraction,
             config={**self.task.settings, "preset": self.preset, "options": dict(configuration.options)},
             strategy=strategy,
         )
@@ -134,7 +158,7 @@ class Laboratory:
         A training that fails gives a measurement that says why.
         """
         began = time.monotonic()
-        fractions = catalogue.inventory(self.task, configuration.options).fractions(configuration.assignment)
+        fractions = self.inventory(configuration.options).fractions(configuration.assignment)
         base: dict[str, Any] = {
             "digest": configuration.digest,
             "origin": origin,
@@ -146,28 +170,33 @@ class Laboratory:
             "fidelity": fidelity,
             "seed": self.seed,
         }
+        kind, _, name = origin.partition(":")
+        strategy = name if kind == "baseline" else None
         recipes = self.task.recipes
         try:
             if fidelity == "full":
                 trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
             else:
                 trainings = [self.train(configuration, recipes.candidate)]
-            metrics = over_trainings([self._metrics(item, configuration) for item in trainings])
+            exported = [self._exported(item.network, configuration, strategy) for item in trainings]
+            metrics = over_trainings([self._metrics(models) for models in exported])
         except TrainingError as error:
             return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
         return Measurement(
             **base,
             metrics=metrics,
             train_seconds=sum(item.seconds for item in trainings),
-            **self._serving(trainings, configuration, origin, keep),
+            **self._serving(exported, configuration, keep),
+            parity=self.parity(exported[0], trainings[0].network, configuration),
         )
 
-    def parity(self, model: onnx.ModelProto, network: nn.Module, configuration: Configuration) -> Parity:
-        """Compare an exported served graph with its network in torch.
+    def parity(self, models: Models, network: nn.Module, configuration: Configuration) -> Parity:
+        """Compare the exported served graph with its network in torch.
 
-        Layers inside of loops cannot be looked at; where there are any, those of the measured graph stand for them.
+        Layers inside of loops cannot be looked at; where there are any, those of the measured graph stand for them,
+        which is exported if it is not among `models`.
         """
-        graphs = self.task.graphs(network)
+        graphs, model = self.task.graphs(network), models[self.task.served]
         found = parity.compare(model, graphs[self.task.served], self.task.inputs(PARITY_EVENTS, self.seed))
         if not any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
             return found
@@ -177,14 +206,15 @@ class Laboratory:
             name: rng.uniform(0.1, 1, (PARITY_EVENTS, *tensor.shape[1:])).astype(np.float32)
             for name, tensor in graphs[measured].inputs.items()
         }
-        inside = parity.compare(self.export(network, configuration, measured), graphs[measured], inputs)
+        looked_at = models.get(measured) or self.export(network, configuration, measured)
+        inside = parity.compare(looked_at, graphs[measured], inputs)
         error = max(found.layer_max_error, inside.layer_max_error)
         return replace(found, layer_max_error=error, layers=max(found.layers, inside.layers))
 
-    def latencies(self, session: onnxruntime.InferenceSession) -> tuple[Latency, ...]:
-        """Time the served graph on one thread, for every batch size of the task."""
+    def latencies(self, session: onnxruntime.InferenceSession, seconds: float = 0.3) -> tuple[Latency, ...]:
+        """Time the served graph on one thread, for every batch size of the task and `seconds` each."""
         return tuple(
-            time_session(session, self.task.inputs(batch, self.seed), threads=1)
+            time_session(session, self.task.inputs(batch, self.seed), threads=1, seconds=seconds)
             for batch in self.task.latency_batches
         )
 
@@ -214,17 +244,16 @@ class Laboratory:
         checkpoint = self._work(f"full-{configuration.digest}", {}, f"-{repetition}.pt")
         return self.train(configuration, self.task.recipes.final, repetition, checkpoint)
 
-    def _metrics(self, trained: Trained, configuration: Configuration) -> dict[str, Quantity]:
+    def _exported(self, network: nn.Module, configuration: Configuration, strategy: str | None) -> Models:
+        return {graph: self.export(network, configuration, graph, strategy) for graph in self.graphs}
+
+    def _metrics(self, models: Models) -> dict[str, Quantity]:
         """Measure the quick metrics of the exported graphs.
 
         Raises:
             TrainingError: one of them is not finite.
         """
-        network = trained.network.cpu()
-        sessions = {
-            graph: open_session(self.export(network, configuration, graph), self.threads)
-            for graph in self.task.measured
-        }
+        sessions = {graph: open_session(models[graph], self.threads) for graph in self.task.measured}
         metrics = dict(self.task.measure(sessions, self.data))
         for metric, quantity in metrics.items():
             if not math.isfinite(quantity.value):
@@ -235,17 +264,12 @@ class Laboratory:
 
     def _serving(
         self,
-        trainings: Sequence[Trained],
+        exported: Sequence[Models],
         configuration: Configuration,
-        origin: str,
         keep: str | None,
     ) -> dict[str, Any]:
-        """Export the graph that users run and measure what serving it costs."""
-        kind, _, name = origin.partition(":")
-        strategy = name if kind == "baseline" else None
-        first, *others = (
-            self.export(item.network, configuration, self.task.served, strategy) for item in trainings
-        )
+        """Keep the graph that users run, where asked to, and measure what serving it costs."""
+        first, *others = (models[self.task.served] for models in exported)
         content = first.SerializeToString()
         if keep:
             write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
@@ -253,8 +277,7 @@ class Laboratory:
                 write_atomically(self._repeated(configuration.digest, index), other.SerializeToString())
         return {
             "size_bytes": len(content),
-            "latency_us": self.latencies(open_session(first)),
-            "parity": self.parity(first, trainings[0].network, configuration),
+            "latency_us": self.latencies(open_session(first), GLANCE_SECONDS),
             "model": f"models/{keep}.onnx" if keep else None,
         }
 

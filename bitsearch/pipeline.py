@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
@@ -87,6 +87,7 @@ class _Run:
     space: SearchSpace
     folder: RunFolder
     terminal: Terminal
+    repeated: dict[tuple[tuple[str, ...], int], "Future[None]"] = field(default_factory=dict)
 
     def execute(self) -> Path:
         self._begin()
@@ -112,12 +113,12 @@ class _Run:
                 finalists = self._train_finalists(executor)
             with self._stage("evaluation"):
                 self._evaluate(executor, finalists)
-        with self._stage("latency"):
-            self._time(finalists)
-        self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
-        self.folder.update({"ended": datetime.now(UTC).isoformat(timespec="seconds")})
-        with self._stage("report"):
-            return report.build(self.folder)
+            with self._stage("latency"):
+                self._time(finalists)
+            self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
+            self.folder.update({"ended": datetime.now(UTC).isoformat(timespec="seconds")})
+            with self._stage("report"):
+                return report.build(self.folder, executor)
 
     @property
     def objective(self) -> Metric:
@@ -174,10 +175,18 @@ class _Run:
         )
 
     def _prepare(self, executor: Executor) -> None:
-        """Train the float network of every choice of options."""
+        """Train the float network of every choice of options and trace its graphs.
+
+        The strategies are trained again in the end: what those trainings start from is begun as well, and the search
+        need not wait for it.
+        """
         options = self.space.options
         choices = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
-        for future in as_completed([executor.submit(workers.reference, choice) for choice in choices]):
+        needed = [executor.submit(workers.reference, choice) for choice in choices]
+        graphs = self.laboratory.graphs
+        needed += [executor.submit(workers.template, *item) for item in product(choices, graphs)]
+        self._repeat_references(executor, [item.configuration for item in self.space.strategies])
+        for future in as_completed(needed):
             future.result()
 
     def _study(self) -> Study:
@@ -240,6 +249,8 @@ class _Run:
         names = {item.configuration.digest: item.name for item in self.space.strategies}
         digests = [configuration.digest for configuration in chosen]
         self._repeat_references(executor, [item for item in chosen if item.digest not in done])
+        for trained in self._reported(list(self.repeated.values()), "float references repeated"):
+            trained.result()
         under_way = [
             executor.submit(
                 workers.measure, item, self.origins.get(digest, "final"), "full", names.get(digest, digest)
@@ -253,17 +264,15 @@ class _Run:
         return [done[digest] for digest in digests if not done[digest].failure]
 
     def _repeat_references(self, executor: Executor, chosen: list[Configuration]) -> None:
-        """Train the float networks that repeated trainings start from, so that spreads are those of seeds."""
+        """Begin the float networks that repeated trainings start from, so that spreads are those of seeds."""
         recipes = self.laboratory.task.recipes
         if recipes.final.scratch or not recipes.independent:
             return
-        needed = {tuple(item.options.items()): dict(item.options) for item in chosen}
-        repetitions = range(1, recipes.repetitions)
-        under_way = [
-            executor.submit(workers.reference_again, *item) for item in product(needed.values(), repetitions)
-        ]
-        for future in self._reported(under_way, "float references repeated"):
-            future.result()
+        for configuration, repetition in product(chosen, range(1, recipes.repetitions)):
+            options = dict(configuration.options)
+            key = tuple(options.values()), repetition
+            if key not in self.repeated:
+                self.repeated[key] = executor.submit(workers.reference, options, repetition)
 
     def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
         """Compare what the finalists generate with the reference; a fuller record goes behind the one there is."""

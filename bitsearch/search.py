@@ -165,6 +165,8 @@ def search(
     `record` is called before Optuna is told, so that nothing measured is lost. `origins` names configurations
     that do not come from the search, by digest. With an executor, `workers` measurements run at a time.
     """
+    # One more than there are workers: none waits while the sampler thinks.
+    most = workers + 1 if workers > 1 else 1
     rng = random.Random(study.seed + len(results))
     pending: dict[Future[Measurement], tuple[Trial, str]] = {}
 
@@ -183,7 +185,7 @@ def search(
             finish(trial, measure(configuration, origin))
             continue
         pending[executor.submit(measure, configuration, origin)] = trial, configuration.digest
-        while len(pending) >= workers:
+        while len(pending) >= most:
             finish_some()
     while pending:
         finish_some()

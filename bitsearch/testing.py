@@ -204,8 +204,7 @@ class Contract:
 
     def test_served_graph_agrees_with_torch(self, laboratory: Laboratory, exported: Exports) -> None:
         """Each layer tightly; whole outputs statistically, since 8-bit activations may flip a rounding."""
-        served = exported.models[laboratory.task.served]
-        parity = laboratory.parity(served, exported.network, exported.configuration)
+        parity = laboratory.parity(exported.models, exported.network, exported.configuration)
         assert parity.layers > 0
         assert parity.layer_max_error < LAYER_TOLERANCE
         assert parity.output_agreement >= AGREEING_EVENTS

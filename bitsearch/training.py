@@ -74,6 +74,8 @@ def train(
     scheduler = _scheduler(optimizer, recipe)
     state = _State(network, optimizer, scheduler, {**asdict(recipe), "seed": seed})
     first, spent, losses = state.restore(checkpoint)
+    if first == recipe.steps:
+        return Trained(network.eval(), spent, tuple(losses))
     began = saved = time.monotonic()
     noise = torch.Generator(device)
     for step in range(first, recipe.steps):

@@ -1,5 +1,7 @@
 """Processes that train and measure side by side, each with a laboratory of its own."""
 
+import gc
+import importlib
 import os
 import signal
 import threading
@@ -59,9 +61,14 @@ def workers(laboratory: Laboratory, count: int) -> Iterator[Executor]:
             stop.set()
 
 
-def reference(options: Mapping[str, str]) -> None:
-    """Train a float network and trace its graphs, unless that has been done."""
-    _here().prepare(options)
+def reference(options: Mapping[str, str], repetition: int = 0) -> None:
+    """Train a float network, unless that has been done; each repetition from other initial weights."""
+    _here().reference(options, repetition)
+
+
+def template(options: Mapping[str, str], graph: str) -> None:
+    """Trace a graph, unless that has been done."""
+    _here().template(options, graph)
 
 
 def measure(
@@ -69,11 +76,6 @@ def measure(
 ) -> Measurement:
     """Train, export and measure one configuration."""
     return _here().measure(configuration, origin, fidelity, keep)
-
-
-def reference_again(options: Mapping[str, str], repetition: int) -> None:
-    """Train a float network from other initial weights, unless that has been done."""
-    _here().reference(options, repetition)
 
 
 def evaluate(
@@ -97,6 +99,10 @@ def _begin(laboratory: Laboratory, parent: int, stop: Event) -> None:
     threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
     torch.set_num_threads(laboratory.threads)
     _set_up(laboratory)
+    # torch imports its compiler with its first optimiser. What is imported stays, and every garbage collection
+    # would walk through all of it again.
+    importlib.import_module("torch._dynamo")
+    gc.freeze()
 
 
 def _end_with(parent: int, stop: Event) -> None:

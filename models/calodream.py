@@ -481,6 +481,6 @@ def _smoke() -> CaloDREAMTask:
         default_events=800,
         measured_times=1,
         recipes=Recipes(recipe, replace(tuned, steps=4), tuned, finalists=1, repetitions=1),
-        evaluation=EvaluationSettings(600, "fast", 2),
-        latency_batches=(1, 10),
+        evaluation=EvaluationSettings(600, "fast", 1),
+        latency_batches=(1,),
     )

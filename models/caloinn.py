@@ -309,7 +309,7 @@ class CaloINNTask:
 # The laptop keeps the twelve blocks: with fewer, random permutations leave coordinates that no block transforms.
 # Blocks, hidden width, bins; steps for reference, candidate and finalist; batch; finalists; evaluated events.
 SIZES = {
-    "smoke": (5, 8, 4, (20, 4, 8), 128, 1, 600),
+    "smoke": (5, 8, 4, (20, 4, 8), 64, 1, 600),
     "laptop": (12, 48, 4, (800, 40, 100), 128, 4, 6000),
 }
 # ds2 has eighteen times as many voxels to train on in the same time.
@@ -343,7 +343,8 @@ def task(dataset: str = "ds1-photon", preset: str = "laptop") -> CaloINNTask:
             repetitions=1 if preset == "smoke" else 3,
             independent=False,
         ),
-        evaluation=EvaluationSettings(events, "fast", 2),
+        evaluation=EvaluationSettings(events, "fast", 1 if preset == "smoke" else 2),
+        latency_batches=(1, 100) if preset == "smoke" else (1, 100, 1000),
     )
 
 

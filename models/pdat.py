@@ -305,7 +305,7 @@ def task(dataset: str = "quark-gluon", preset: str = "laptop") -> PDATTask:
             finalists,
             repetitions=1 if preset == "smoke" else 3,
         ),
-        latency_batches=(1, 100),
+        latency_batches=(1, 10) if preset == "smoke" else (1, 100),
     )
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,9 @@ def test_references_and_traces_are_made_once(bench: Bench, monkeypatch: pytest.M
     before = {path: path.stat().st_mtime_ns for path in work.glob("trace-*")}
     assert len(before) == 4
     monkeypatch.setattr("bitsearch.export.trace", None)
-    for choice in bench.space.options["permutation"]:
-        bench.laboratory.prepare({"permutation": choice})
+    for choice, graph in product(bench.space.options["permutation"], bench.laboratory.graphs):
+        bench.laboratory.template({"permutation": choice}, graph)
+        bench.laboratory.reference({"permutation": choice})
     assert {path: path.stat().st_mtime_ns for path in work.glob("trace-*")} == before
 
 

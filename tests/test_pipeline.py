@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "a
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what continuing does not change: plots of the physics and the report."""
 
-    def no_report(folder: RunFolder) -> Path:
+    def no_report(folder: RunFolder, _executor: Executor) -> Path:
         return folder.report / "index.html"
 
     monkeypatch.setattr("bitsearch.report.build", no_report)

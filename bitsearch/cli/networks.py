@@ -85,7 +85,7 @@ def _export(arguments: argparse.Namespace) -> None:
         network = load_network(laboratory, found.configuration, found.state)
         served = laboratory.task.served
         model = laboratory.export(network, found.configuration, served, found.strategy)
-        measured = laboratory.parity(model, network, found.configuration)
+        measured = laboratory.parity({served: model}, network, found.configuration)
     write_atomically(arguments.out, model.SerializeToString())
     content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
     rows = [

@@ -1,7 +1,9 @@
 """The report of a run: one HTML page, figures and tables, made from the files of a run folder alone."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from importlib.resources import files
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,19 @@ from bitsearch.report.style import STYLE, Drawing, publish
 from bitsearch.rundir import RunFolder, write_atomically
 
 
-def build(folder: RunFolder) -> Path:
-    """Write report/index.html, its figures and CSV files, whatever state the run is in; give its path."""
+def build(folder: RunFolder, executor: Executor | None = None) -> Path:
+    """Write report/index.html, its figures and CSV files, whatever state the run is in; give its path.
+
+    With an executor, figures are written side by side.
+    """
     run = view.read(folder)
     for name, text in sheets(run).items():
         write_atomically(folder.report / name, text)
     with rc_context(STYLE):
-        pictures = [publish(drawing, name, folder.report / "figures") for name, drawing in _drawings(run)]
+        side_by_side = executor.map if executor else map
+        drawings = dict(_drawings(run))
+        where = repeat(folder.report / "figures")
+        pictures = list(side_by_side(publish, drawings.values(), drawings, where))
     page = folder.report / "index.html"
     write_atomically(page, _template().render(_content(run), pictures=pictures))
     return page

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from markupsafe import Markup, escape
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -98,6 +99,7 @@ def stamp(axes: Axes, text: str) -> None:
     axes.text(1.015, 0, text, transform=axes.transAxes, rotation=90, va="bottom", fontsize=9, color=MUTED)
 
 
+@rc_context(STYLE)
 def publish(drawing: Drawing, name: str, folder: Path) -> Picture:
     """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed."""
     folder.mkdir(parents=True, exist_ok=True)
