@@ -41,7 +41,7 @@ GRAPHS = (
     "calodream/ds2/energy_velocity",
     "calodream/ds2/shape_velocity",
     "pdat/quark-gluon/classifier",
-    "smeftnet/wz/regressor",
+    "smeftnet/wz/angle",
 )
 RUNS = 5
 SHOWN = 0.02

@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/networks.py [MODEL ...] [--preset laptop] [--rounds 7] [--threads 1]
 
-A step is what training does with one batch of the preset's candidate recipe: loss, gradients, optimiser. The float
+A step is what training does with one batch of the preset's candidate recipe (its last stage where there are
+several): loss, gradients, optimiser. The float
 strategy and the one that quantises most take turns on the same batches; medians, interquartile ranges and their ratio
 over all rounds. Export is tracing, once for every graph of a model, and lowering, once for every candidate. The traced
 graphs are checked by onnx before anything is timed.
@@ -35,11 +36,14 @@ def seconds(run: Callable[[], object]) -> float:
 
 def stepper(laboratory: Laboratory, configuration: Configuration) -> Callable[[int], None]:
     """Give a function that trains one step of a fresh network."""
-    task, recipe = laboratory.task, laboratory.task.recipes.candidate
+    task, recipe = laboratory.task, laboratory.task.recipes.candidate.stages[-1]
     network = laboratory.network(configuration.options).train()
     task.prepare(network, laboratory.data, torch.Generator().manual_seed(SEED))
     quant.apply(network, configuration.assignment)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name.startswith(recipe.part))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
 
     def step(index: int) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -77,10 +81,11 @@ def show(model: str, preset: str, rounds: int, folder: Path) -> None:
 
     onnx.checker.check_model(lower(), full_check=True)
     lowering = statistics.median(seconds(lower) for _ in range(5))
+    batch = task.recipes.candidate.stages[-1].batch_size
     medians = [statistics.median(found) * 1e3 for found in (floats, quantized)]
     spreads = [_interquartile(found) * 1e3 for found in (floats, quantized)]
     print(
-        f"| {model}, {most.name} | {task.recipes.candidate.batch_size} | {medians[0]:.1f} ({spreads[0]:.1f}) "
+        f"| {model}, {most.name} | {batch} | {medians[0]:.1f} ({spreads[0]:.1f}) "
         f"| {medians[1]:.1f} ({spreads[1]:.1f}) | {medians[1] / medians[0]:.2f} "
         f"| {tracing:.1f} ({len(graphs)} graphs) | {lowering:.2f} |",
         flush=True,

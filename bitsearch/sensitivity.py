@@ -23,7 +23,7 @@ def fisher(network: nn.Module, task: Task, data: Data, space: SearchSpace, seed:
     data = data.to(device)
     layers = dict(quant.linear_layers(network))
     squares = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
-    size = task.recipes.candidate.batch_size
+    size = min(stage.batch_size for stage in task.recipes.candidate.stages)
     for batch in range(BATCHES):
         generator = torch.Generator(device).manual_seed(seed + batch)
         indices = torch.randint(data.events, (size,), generator=torch.Generator().manual_seed(seed + batch))

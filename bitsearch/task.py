@@ -7,9 +7,9 @@ in every training step, `graphs` at export, then `measure` on exported files, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
 
@@ -53,7 +53,8 @@ class Recipe:
     `one-cycle` rises for the share `warm_up` of the steps, `cosine` and `linear` fall to 0, `steps` halves the
     rate every `decay_every` steps. Each of the `steps` sums the gradients of `accumulate` batches, whose norm
     `clip` bounds. `quantized_rate` multiplies the learning rate of low-bit weights, which need larger steps to
-    change a code. `scratch` starts from random weights instead of the float reference.
+    change a code. `scratch` starts from random weights instead of the float reference. Only parameters whose names
+    begin with `part` are trained, all by default; `then` trains on, another part for instance.
     """
 
     steps: int
@@ -69,6 +70,13 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = None
     accumulate: int = 1
+    part: str = ""
+    then: Recipe | None = None
+
+    @property
+    def stages(self) -> tuple[Recipe, ...]:
+        """List this recipe and those that follow, each by itself."""
+        return replace(self, then=None), *(self.then.stages if self.then else ())
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,10 @@ class Task(Protocol):
         ...
 
     def loss(self, network: nn.Module, data: Any, indices: Tensor, generator: Generator) -> Tensor:
-        """Compute the mean loss of the training events `indices`, with noise from `generator`."""
+        """Compute the mean loss of the training events `indices`, with noise from `generator`.
+
+        Terms that no parameter with `requires_grad` changes may be left out.
+        """
         ...
 
     def graphs(self, network: nn.Module) -> Mapping[str, Graph]:
@@ -195,4 +206,15 @@ class Task(Protocol):
         `sessions` are a configuration's repeated trainings, the served one first; `baseline` those of the float
         strategy, empty where there are none, and the same object where the configuration is that strategy.
         """
+        ...
+
+
+@runtime_checkable
+class GeneratorTask(Task, Protocol):
+    """A task whose network generates events, so that a file of events can be evaluated like a model."""
+
+    def evaluate_file(
+        self, path: Path, data: Any, digest: str, seed: int, progress: Progress
+    ) -> tuple[Mapping[str, Quantity], Evaluation]:
+        """Compute the metrics and plots of the events in `path`; raises DataError for another format."""
         ...

@@ -3,7 +3,8 @@
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -55,14 +56,52 @@ def train(
 ) -> Trained:
     """Train for `recipe.steps` batches; batches and noise follow from `seed` and the step alone.
 
-    With a `checkpoint` path, the state is kept there twice a minute and taken up again from there.
+    With a `checkpoint` path, the state is kept there twice a minute and taken up again from there; what follows by
+    `recipe.then` has files of its own beside it.
 
     Raises:
         TrainingError: the loss is no longer finite.
         CheckpointError: the checkpoint belongs to another recipe or seed.
     """
-    network.to(device).train()
+    network.to(device)
     data = data.to(device)
+    seconds = 0.0
+    losses: list[tuple[int, float]] = []
+    for number, stage in enumerate(recipe.stages):
+        begun = sum(item.steps for item in recipe.stages[:number])
+        path = (
+            checkpoint.with_suffix(f".{number}{checkpoint.suffix}") if checkpoint and number else checkpoint
+        )
+        with _only(network, stage.part):
+            trained = _train_stage(network.train(), task, data, stage, seed, device, path, progress)
+        seconds += trained.seconds
+        losses += [(begun + step, loss) for step, loss in trained.losses]
+    return Trained(network.eval(), seconds, tuple(losses))
+
+
+@contextmanager
+def _only(network: nn.Module, part: str) -> Iterator[None]:
+    """Freeze what does not begin with `part`."""
+    others = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith(part)]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
+def _train_stage(
+    network: nn.Module,
+    task: Task,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    checkpoint: Path | None,
+    progress: Progress,
+) -> Trained:
     optimizer = torch.optim.AdamW(
         _parameter_groups(network, recipe),
         lr=recipe.max_learning_rate,
@@ -75,7 +114,7 @@ def train(
     state = _State(network, optimizer, scheduler, {**asdict(recipe), "seed": seed})
     first, spent, losses = state.restore(checkpoint)
     if first == recipe.steps:
-        return Trained(network.eval(), spent, tuple(losses))
+        return Trained(network, spent, tuple(losses))
     began = saved = time.monotonic()
     noise = torch.Generator(device)
     for step in range(first, recipe.steps):
@@ -99,7 +138,7 @@ def train(
     seconds = spent + time.monotonic() - began
     if checkpoint:
         state.save(checkpoint, recipe.steps, seconds, losses)
-    return Trained(network.eval(), seconds, tuple(losses))
+    return Trained(network, seconds, tuple(losses))
 
 
 class _State:
@@ -136,7 +175,8 @@ class _State:
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    quantized = [module.weight for module in network.modules() if isinstance(module, BitLinear)]
+    low_bit = (module.weight for module in network.modules() if isinstance(module, BitLinear))
+    quantized = [weight for weight in low_bit if weight.requires_grad]
     chosen = {id(weight) for weight in quantized}
     others = [p for p in network.parameters() if p.requires_grad and id(p) not in chosen]
     groups: list[dict[str, Any]] = [{"params": others, "lr": recipe.max_learning_rate}]

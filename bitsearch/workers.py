@@ -3,27 +3,22 @@
 import gc
 import importlib
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import get_context
-from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 import torch
 
 from bitsearch.errors import TrainingError
 from bitsearch.laboratory import Laboratory
+from bitsearch.processes import processes
 from bitsearch.records import Evaluation, Fidelity, Measurement, Quantity
 from bitsearch.strategy import Configuration
 
 MOST_WORKERS = 8
-SECONDS_BETWEEN_LOOKS = 0.5
 T = TypeVar("T")
 _laboratory: Laboratory | None = None
 
@@ -46,19 +41,15 @@ def workers(laboratory: Laboratory, count: int) -> Iterator[Executor]:
         _set_up(laboratory)
         yield _Here()
         return
-    context = get_context("spawn")
-    stop = context.Event()
     threads = max(1, torch.get_num_threads() // count)
     sent = replace(laboratory.without_progress(), threads=threads)
-    with ProcessPoolExecutor(count, context, _begin, (sent, os.getpid(), stop)) as executor:
-        try:
+    try:
+        with processes(count, _begin, sent) as executor:
             yield executor
-        except BrokenProcessPool as error:
-            raise TrainingError(
-                f"one of {count} worker processes died, often for lack of memory; try fewer --workers"
-            ) from error
-        finally:
-            stop.set()
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            f"one of {count} worker processes died, often for lack of memory; try fewer --workers"
+        ) from error
 
 
 def reference(options: Mapping[str, str], repetition: int = 0) -> None:
@@ -94,22 +85,13 @@ class _Here(Executor):
         return future
 
 
-def _begin(laboratory: Laboratory, parent: int, stop: Event) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
+def _begin(laboratory: Laboratory) -> None:
     torch.set_num_threads(laboratory.threads)
     _set_up(laboratory)
     # torch imports its compiler with its first optimiser. What is imported stays, and every garbage collection
     # would walk through all of it again.
     importlib.import_module("torch._dynamo")
     gc.freeze()
-
-
-def _end_with(parent: int, stop: Event) -> None:
-    """End this process when its parent has ended or says so: a pool's processes would wait for ever."""
-    while os.getppid() == parent and not stop.is_set():
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    os._exit(1)
 
 
 def _set_up(laboratory: Laboratory) -> None:

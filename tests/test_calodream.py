@@ -434,7 +434,7 @@ def test_presets_grow() -> None:
         assert small.architecture.voxels < large.architecture.voxels
         assert small.architecture.shape.width < large.architecture.shape.width
         assert small.architecture.energy.hidden < large.architecture.energy.hidden
-        assert small.recipes.reference.steps < large.recipes.reference.steps
+        assert small.recipes.reference.stages[-1].steps < large.recipes.reference.stages[-1].steps
     for item in presets:
         assert item.architecture.voxels == item.geometry.voxels
         assert item.architecture.energy.width >= item.architecture.layers + 2
@@ -463,6 +463,34 @@ def test_loss_uses_times_and_noise_of_the_generator(small: Any) -> None:
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.isfinite(one)
+
+
+def test_networks_in_training_alone_make_the_loss(small: Any) -> None:
+    """Published are two trainings with nothing in common, so `paper` trains one network after the other."""
+    made, indices = network().requires_grad_(True), torch.arange(8)
+    SMOKE.prepare(made, small, torch.Generator())
+
+    def loss() -> Tensor:
+        return SMOKE.loss(made, small, indices, torch.Generator().manual_seed(1))
+
+    parts = {}
+    for stage, other in zip(task("ds2", "paper").recipes.reference.stages, ("shape", "energy"), strict=True):
+        made.get_submodule(other).requires_grad_(False)
+        parts[stage.part] = loss()
+        made.get_submodule(other).requires_grad_(True)
+    assert list(parts) == ["energy.", "shape."]
+    torch.testing.assert_close(sum(parts.values()), loss())
+
+
+def test_paper_trains_as_published() -> None:
+    energy, shape = task("ds2", "paper").recipes.reference.stages
+    assert (energy.steps, energy.batch_size, energy.max_learning_rate, energy.weight_decay) == (
+        12_500,
+        4000,
+        2e-3,
+        0.0,
+    )
+    assert (shape.steps, shape.batch_size, shape.max_learning_rate, shape.clip) == (1_250_400, 64, 1e-3, 100)
 
 
 class FixedLosses:

@@ -100,6 +100,16 @@ def test_kernel_takes_any_rank(kernel: str, shape: tuple[int, ...]) -> None:
     assert_bit_equal(run(open_session(layer.model(rank=x.ndim)), x), layer.expect(x))
 
 
+def test_kernel_counts_beyond_32_bits() -> None:
+    layer = Layer.random(64, 3)
+    x = np.zeros((2**25 + 13, 64), np.float32)  # rows that are never written take no memory
+    assert x.size > 2**31
+    x[-20:] = random_rows(20, 64)
+    found = run(open_session(layer.model()), x)
+    assert_bit_equal(found[-20:], layer.expect(x[-20:]))
+    assert (found[:-20] == layer.bias).all()
+
+
 @pytest.mark.parametrize("fed", [("W",), ("scale",), ("bias",), ("W", "scale", "bias")])
 def test_kernel_takes_weights_at_run_time(kernel: str, fed: tuple[str, ...]) -> None:
     layer = Layer.random(37, 70)

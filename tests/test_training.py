@@ -142,6 +142,44 @@ def test_finished_training_is_read_not_repeated(tmp_path: Path) -> None:
     assert (first.calls, second.calls) == (RECIPE.steps, 0)
 
 
+HEAD_LAST = dataclasses.replace(RECIPE, part="0.", then=dataclasses.replace(RECIPE, steps=30, part="3."))
+
+
+@pytest.mark.parametrize(("part", "trained"), [("0.", {"0"}), ("3.", {"3"}), ("", {"0", "1", "3"})])
+def test_only_the_named_part_is_trained(part: str, trained: set[str]) -> None:
+    before = {name: value.clone() for name, value in toy_network().named_parameters()}
+    network = run(network=toy_network(), recipe=dataclasses.replace(RECIPE, part=part)).network
+    after = dict(network.named_parameters())
+    assert {name[0] for name in after if not torch.equal(before[name], after[name])} == trained
+    assert all(parameter.requires_grad for parameter in after.values())
+
+
+@pytest.mark.parametrize("killed_at", [3, 8])
+def test_stages_follow_each_other_and_are_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    alone = run(recipe=dataclasses.replace(HEAD_LAST, then=None))
+    assert HEAD_LAST.then is not None
+    expected = run(network=alone.network, recipe=HEAD_LAST.then)
+    calls = 0
+
+    def kill(_text: str, _share: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > killed_at:
+            raise InterruptedTrainingError
+
+    checkpoint, task = tmp_path / "c.pt", ToyTask()
+    with pytest.raises(InterruptedTrainingError):
+        run(recipe=HEAD_LAST, checkpoint=checkpoint, progress=kill)
+    found = run(task, recipe=HEAD_LAST, checkpoint=checkpoint)
+    assert task.calls < 90 - 10 * (killed_at - 2)
+    assert found.losses == (*alone.losses, *((60 + step, loss) for step, loss in expected.losses))
+    states = expected.network.state_dict(), found.network.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 @pytest.mark.parametrize("step", [0, 23, 59])
 def test_nan_loss_stops_with_a_reason(step: int) -> None:
     task = ToyTask(breaks_at=step)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitsearch.cli.catalogue import add_model
 from bitsearch.cli.output import add_json, show
 from bitsearch.errors import ConfigurationError
+from bitsearch.task import GeneratorTask
 
 if TYPE_CHECKING:
     from bitsearch.records import Evaluation, Quantity
@@ -82,7 +83,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     with Terminal() as terminal:
         terminal.stage("data")
         # Generators take training and reference files: one is the reference as a whole, whatever trained.
-        copies = 2 if hasattr(task, "evaluate_file") else 1
+        copies = 2 if isinstance(task, GeneratorTask) else 1
         paths = (arguments.data,) * copies if arguments.data else ()
         data = task.load(paths, arguments.seed, terminal.progress)
         for path in arguments.files:
@@ -147,11 +148,9 @@ def _compare(
 ) -> "tuple[Mapping[str, Quantity], Evaluation]":
     if sessions:
         return task.evaluate(sessions, baseline, data, path.stem, seed, progress)
-    evaluate_file = getattr(task, "evaluate_file", None)
-    if evaluate_file is None:
+    if not isinstance(task, GeneratorTask):
         raise ConfigurationError(f"{path}: {task.model} has no files of generated events; expected an .onnx")
-    result: tuple[Mapping[str, Quantity], Evaluation] = evaluate_file(path, data, path.stem, seed, progress)
-    return result
+    return task.evaluate_file(path, data, path.stem, seed, progress)
 
 
 def _content(path: Path, metrics: "Mapping[str, Quantity]", evaluation: "Evaluation") -> dict[str, Any]:

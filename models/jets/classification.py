@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsearch import records
+from bitsearch.models.showers.histograms import separation
 from bitsearch.records import Curve, Evaluation, Histogram, Quantity
 
 Floats = NDArray[np.float64]
@@ -155,15 +156,13 @@ def _calibration(scores: Sequence[Floats], quark: Bools) -> Curve:
 def _scores(scores: Floats, quark: Bools) -> Histogram:
     edges = np.linspace(0, 1, 2 * BINS + 1)
     gluons, quarks = (np.histogram(scores[kind], edges)[0].astype(float) for kind in (~quark, quark))
-    h, g = quarks / max(1, quarks.sum()), gluons / max(1, gluons.sum())
-    separation = 0.5 * float(np.sum(np.divide((h - g) ** 2, h + g, out=np.zeros_like(h), where=h + g > 0)))
     return Histogram(
         "score",
         "quark probability of quark jets (reference: gluon)",
         tuple(edges.tolist()),
         tuple(gluons.tolist()),
         tuple(quarks.tolist()),
-        Quantity(separation, None, len(scores)),
+        Quantity(float(separation(gluons, quarks)), None, len(scores)),
     )
 
 

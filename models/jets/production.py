@@ -3,14 +3,11 @@
 import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,6 +21,7 @@ from numpy.typing import NDArray
 from bitsearch.errors import DataError
 from bitsearch.models.jets import pythia
 from bitsearch.models.jets.files import Label
+from bitsearch.processes import processes
 from bitsearch.task import Progress
 
 Arrays = dict[str, NDArray[Any]]
@@ -97,28 +95,14 @@ def _each(task: Callable[[Chunk], Chunk], todo: Sequence[Chunk], workers: int) -
     """Run in fresh processes, in no order."""
     if not todo:
         return
-    pool = ProcessPoolExecutor(min(workers, len(todo)), get_context("spawn"), _begin, (os.getpid(),))
     try:
-        for done in as_completed([pool.submit(task, chunk) for chunk in todo]):
-            yield done.result()
+        with processes(min(workers, len(todo)), pythia.silence) as executor:
+            for done in as_completed([executor.submit(task, chunk) for chunk in todo]):
+                yield done.result()
     except BrokenProcessPool as error:
         raise DataError(
             f"one of {workers} generating processes died; run the same again to go on where it stopped"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin(parent: int) -> None:
-    """Let a process be silent (Pythia and FastJet print past Python's streams), and end with its parent."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    pythia.silence()
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make_one(
