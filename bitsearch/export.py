@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from bitsearch import ops, quant
 from bitsearch.assignment import Assignment
 from bitsearch.errors import ExportError
+from bitsearch.linear_nodes import FOLDED
 from bitsearch.ops import onnx_function, reference
 from bitsearch.precision import Precision
 from bitsearch.task import Graph
@@ -32,7 +33,6 @@ from bitsearch.task import Graph
 OPSET = 20
 LINEAR = "Linear"
 PREFIX = "network."
-FOLDED = "bitsearch.folded"
 USE = ":"
 """Between a layer's name and the number of its use, in the names of nodes from its second use on."""
 State = Mapping[str, Tensor]

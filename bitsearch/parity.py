@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bitsearch.export import FOLDED, USE
+from bitsearch.export import USE
+from bitsearch.linear_nodes import FOLDED
 from bitsearch.records import Parity
 from bitsearch.runtime import open_session
 from bitsearch.task import Graph

@@ -6,6 +6,7 @@
 #include <onnxruntime_c_api.h>
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -87,6 +88,72 @@ OrtStatus* Guard(const std::string& name, Body body) noexcept {
   } catch (const std::exception& error) {
     return api->CreateStatus(ORT_FAIL, (name + ": " + error.what()).c_str());
   }
+}
+
+// A tensor that an operator takes or gives.
+constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+struct Slot {
+  ONNXTensorElementDataType type = kFloat;
+  bool optional = false;
+};
+inline OrtCustomOpInputOutputCharacteristic Presence(const Slot& slot) {
+  return slot.optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+}
+
+// The operator of a class with kName, kInputs and kOutputs, arrays of Slot, a
+// constructor from NodeInfo, which checks and prepares, and Compute(Call)
+// const.
+template <class Op>
+const OrtCustomOp& CustomOp() {
+  struct Node {
+    std::string title;
+    Op op;
+  };
+  static const OrtCustomOp custom = [] {
+    OrtCustomOp op{};
+    op.version = kApiVersion;
+    op.GetName = [](const OrtCustomOp*) -> const char* { return Op::kName; };
+    op.GetExecutionProviderType = [](const OrtCustomOp*) {
+      return "CPUExecutionProvider";
+    };
+    op.GetInputTypeCount = [](const OrtCustomOp*) {
+      return std::size(Op::kInputs);
+    };
+    op.GetOutputTypeCount = [](const OrtCustomOp*) {
+      return std::size(Op::kOutputs);
+    };
+    op.GetInputType = [](const OrtCustomOp*, size_t index) {
+      return Op::kInputs[index].type;
+    };
+    op.GetOutputType = [](const OrtCustomOp*, size_t index) {
+      return Op::kOutputs[index].type;
+    };
+    op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
+      return Presence(Op::kInputs[index]);
+    };
+    op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
+      return Presence(Op::kOutputs[index]);
+    };
+    op.GetInputMemoryType = [](const OrtCustomOp*, size_t) {
+      return OrtMemTypeDefault;
+    };
+    op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+    op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
+    op.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi*,
+                           const OrtKernelInfo* info, void** kernel) {
+      const NodeInfo node(info);
+      const std::string title =
+          std::string(Op::kName) + " '" + node.name() + "'";
+      return Guard(title, [&] { *kernel = new Node{title, Op(node)}; });
+    };
+    op.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+      const auto* node = static_cast<const Node*>(kernel);
+      return Guard(node->title, [&] { node->op.Compute(Call(context)); });
+    };
+    op.KernelDestroy = [](void* kernel) { delete static_cast<Node*>(kernel); };
+    return op;
+  }();
+  return custom;
 }
 
 }  // namespace bitsearch

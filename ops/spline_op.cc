@@ -12,10 +12,6 @@ namespace {
 enum Input { kX, kTheta };
 enum Output { kY, kLogDet };
 
-std::string Title(const NodeInfo& node) {
-  return "MonotoneSpline '" + node.name() + "'";
-}
-
 // Whether the attribute is the second of two words; absent means the first if
 // there is a default.
 bool RequireWord(const NodeInfo& node, const char* attribute, const char* first,
@@ -52,9 +48,12 @@ float RequireBound(const NodeInfo& node) {
 
 class MonotoneSpline {
  public:
+  static constexpr char kName[] = "MonotoneSpline";
+  static constexpr Slot kInputs[] = {{}, {}};
+  static constexpr Slot kOutputs[] = {{}, {kFloat, true}};
+
   explicit MonotoneSpline(const NodeInfo& node)
-      : title_(Title(node)),
-        kernel_(ChooseSplineKernel()),
+      : kernel_(ChooseSplineKernel()),
         spline_{RequireWord(node, "kind", "rational-quadratic", "cubic", false),
                 RequireInteger(node, "bins", kMinBins, kMaxBins, std::nullopt),
                 RequireBound(node),
@@ -64,8 +63,6 @@ class MonotoneSpline {
     // No dimensions here may also mean an unknown rank.
     if (x && theta && !x->empty() && !theta->empty()) Check(*x, *theta);
   }
-
-  const std::string& title() const { return title_; }
 
   void Compute(const Call& call) const {
     const Tensor x = *call.input(kX), theta = *call.input(kTheta);
@@ -94,58 +91,12 @@ class MonotoneSpline {
                  " for each value of X");
   }
 
-  const std::string title_;
   const SplineKernel& kernel_;
   const Spline spline_;
 };
 
-OrtStatus* Create(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
-                  void** kernel) {
-  const NodeInfo node(info);
-  return Guard(Title(node), [&] { *kernel = new MonotoneSpline(node); });
-}
-
-OrtStatus* Compute(void* kernel, OrtKernelContext* context) {
-  const auto* op = static_cast<const MonotoneSpline*>(kernel);
-  return Guard(op->title(), [&] { op->Compute(Call(context)); });
-}
-
-OrtCustomOp MakeOp() {
-  OrtCustomOp op{};
-  op.version = kApiVersion;
-  op.GetName = [](const OrtCustomOp*) { return "MonotoneSpline"; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) {
-    return "CPUExecutionProvider";
-  };
-  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 2; };
-  op.GetInputType = op.GetOutputType = [](const OrtCustomOp*, size_t) {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  };
-  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t) {
-    return INPUT_OUTPUT_REQUIRED;
-  };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t index) {
-    return index == kLogDet ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
-  };
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) {
-    return OrtMemTypeDefault;
-  };
-  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
-  op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
-  op.CreateKernelV2 = Create;
-  op.KernelComputeV2 = Compute;
-  op.KernelDestroy = [](void* kernel) {
-    delete static_cast<MonotoneSpline*>(kernel);
-  };
-  return op;
-}
-
 }  // namespace
 
-const OrtCustomOp& MonotoneSplineOp() {
-  static const OrtCustomOp op = MakeOp();
-  return op;
-}
+const OrtCustomOp& MonotoneSplineOp() { return CustomOp<MonotoneSpline>(); }
 
 }  // namespace bitsearch

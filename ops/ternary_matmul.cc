@@ -26,15 +26,15 @@ float RequireQMax(const NodeInfo& node) {
   return q_max;
 }
 
-std::string Title(const NodeInfo& node) {
-  return "TernaryMatMul '" + node.name() + "'";
-}
-
 class TernaryMatMul {
  public:
+  static constexpr char kName[] = "TernaryMatMul";
+  static constexpr Slot kInputs[] = {
+      {}, {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8}, {}, {kFloat, true}};
+  static constexpr Slot kOutputs[] = {{}};
+
   explicit TernaryMatMul(const NodeInfo& node)
-      : title_(Title(node)),
-        kernel_(&ChooseKernel()),
+      : kernel_(&ChooseKernel()),
         k_(RequireK(node)),
         q_max_(RequireQMax(node)) {
     if (const auto x = node.shape(kX); x && !x->empty() && x->back() >= 0)
@@ -50,8 +50,6 @@ class TernaryMatMul {
     if (const auto scale = node.constant(kScale)) scale_ = Scale(*scale, n_);
     if (const auto bias = node.constant(kBias)) bias_ = Bias(bias, n_);
   }
-
-  const std::string& title() const { return title_; }
 
   void Compute(const Call& call) const {
     thread_local Shape memory;
@@ -132,7 +130,6 @@ class TernaryMatMul {
                      n);
   }
 
-  const std::string title_;
   const Kernel* kernel_;
   const int64_t k_;
   const float q_max_;
@@ -143,57 +140,8 @@ class TernaryMatMul {
   std::vector<float> bias_;
 };
 
-OrtStatus* Create(const OrtCustomOp*, const OrtApi*, const OrtKernelInfo* info,
-                  void** kernel) {
-  const NodeInfo node(info);
-  return Guard(Title(node), [&] { *kernel = new TernaryMatMul(node); });
-}
-
-OrtStatus* Compute(void* kernel, OrtKernelContext* context) {
-  const auto* op = static_cast<const TernaryMatMul*>(kernel);
-  return Guard(op->title(), [&] { op->Compute(Call(context)); });
-}
-
-OrtCustomOp MakeOp() {
-  OrtCustomOp op{};
-  op.version = kApiVersion;
-  op.GetName = [](const OrtCustomOp*) { return "TernaryMatMul"; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) {
-    return "CPUExecutionProvider";
-  };
-  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 4; };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
-  op.GetInputType = [](const OrtCustomOp*, size_t index) {
-    return index == kW ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
-                       : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  };
-  op.GetOutputType = [](const OrtCustomOp*, size_t) {
-    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
-  };
-  op.GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
-    return index == kBias ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
-  };
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) {
-    return INPUT_OUTPUT_REQUIRED;
-  };
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) {
-    return OrtMemTypeDefault;
-  };
-  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
-  op.GetEndVersion = [](const OrtCustomOp*) { return 1; };
-  op.CreateKernelV2 = Create;
-  op.KernelComputeV2 = Compute;
-  op.KernelDestroy = [](void* kernel) {
-    delete static_cast<TernaryMatMul*>(kernel);
-  };
-  return op;
-}
-
 }  // namespace
 
-const OrtCustomOp& TernaryMatMulOp() {
-  static const OrtCustomOp op = MakeOp();
-  return op;
-}
+const OrtCustomOp& TernaryMatMulOp() { return CustomOp<TernaryMatMul>(); }
 
 }  // namespace bitsearch

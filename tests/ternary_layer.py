@@ -76,28 +76,3 @@ class Layer:
         if portable:
             add_functions(model)
         return model
-
-
-def hostile_rows(k: int, seed: int = 0) -> Float:
-    """Rows that break careless code: zeros, ties, subnormals, extremes, infinities, NaN; shape (rows, k)."""
-    rng = np.random.default_rng(seed)
-    ties = np.round(rng.uniform(-127, 127, k)) + 0.5
-    ties[0] = 127
-    normal = rng.normal(size=k)
-    one_infinite, one_nan, minus_infinite = normal.copy(), normal.copy(), normal.copy()
-    one_infinite[k // 2], one_nan[k - 1], minus_infinite[0] = np.inf, np.nan, -np.inf
-    rows = [
-        normal,
-        np.zeros(k),
-        -np.zeros(k),
-        ties,
-        one_nan,
-        normal * 1e-39,
-        normal * 1e-9,
-        one_infinite,
-        np.full(k, 3.4e38),
-        minus_infinite,
-        np.full(k, -1e-45),
-        normal * 1e30,
-    ]
-    return np.stack(rows).astype(np.float32)

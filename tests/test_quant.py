@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from ternary_layer import hostile_rows
 from torch import Tensor, nn
 
 from bitsearch import quant
@@ -20,6 +19,7 @@ from bitsearch.errors import ConfigurationError
 from bitsearch.ops.reference import pack, ternary_matmul
 from bitsearch.precision import Precision
 from bitsearch.quant import BitLinear
+from bitsearch.truths import hostile_rows
 
 LOW_BIT = [Precision.TERNARY, Precision.BINARY]
 Array = NDArray[np.float64]
