@@ -29,7 +29,7 @@ from bitsearch.records import (
     Profile,
     Quantity,
 )
-from bitsearch.report import verdict, view
+from bitsearch.report import numbers, verdict, view
 from bitsearch.rundir import RunFolder
 from bitsearch.space import Inventory, Layer
 from bitsearch.strategy import Configuration
@@ -313,7 +313,7 @@ def test_page_says_what_matters(whole: RunFolder) -> None:
 
 def test_simple_estimators_stand_beside_every_result(whole: RunFolder) -> None:
     text = Page(whole.report / "index.html").text
-    assert "A constant alone reaches a validation NLL of" in text
+    assert "A constant alone reaches validation NLL" in text
     assert "every network shown is better" in text
     (beaten,) = (part for part in text.split("An oracle alone reaches")[1:])
     assert "did not beat" in beaten
@@ -448,6 +448,24 @@ def test_verdict(tmp_path: Path, gain: float, std: float | None, headline: str) 
     found = verdict.verdict(view.read(folder))
     expected = headline.replace("beats all at", "beats every handmade strategy at")
     assert found.headline == expected
+
+
+@pytest.mark.parametrize(("loss", "further"), [(1.05, True), (2.0, False)])
+def test_verdict_on_what_costs_nothing(tmp_path: Path, loss: float, further: bool) -> None:
+    """Where nothing is better than the float network, quantising more of it at no loss is the gain."""
+    folder, rng = begin(tmp_path), random.Random(1)
+    for name in ("default", "nncentral"):
+        item = measure(BASELINES[name], f"baseline:{name}", "full", rng)
+        folder.append(dataclasses.replace(item, metrics={"nll": Quantity(1.0, 0.1, 3)}))
+    by_hand = numbers.percent(item.executed_fraction)
+    rival = measure(configuration("exchange", lambda block, part: True), "final", "full", rng)
+    folder.append(dataclasses.replace(rival, metrics={"nll": Quantity(loss, 0.1, 3)}))
+    share = numbers.percent(rival.executed_fraction)
+    assert verdict.verdict(view.read(folder)).headline == (
+        f"The search quantises {share} without a measurable loss, the handmade strategies {by_hand}"
+        if further
+        else "No significant gain over the handmade strategies"
+    )
 
 
 def test_report_needs_no_heavy_library(whole: RunFolder) -> None:

@@ -19,6 +19,11 @@ def short(quantity: Quantity) -> str:
     return _minus(f"{value:.{decimals}f}({round(std * 10**decimals)})")
 
 
+def in_prose(label: str) -> str:
+    """Begin a label as within a sentence; abbreviations stay."""
+    return label[:1].lower() + label[1:] if label[1:2].islower() else label
+
+
 def magnitude(value: float) -> str:
     """Write a positive number to one digit, a small one with a power of ten."""
     mantissa, _, exponent = f"{value:.0e}".partition("e")

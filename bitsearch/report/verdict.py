@@ -128,10 +128,32 @@ def _headline(run: Run) -> str:
         return "No handmade strategy has been measured to compare the search with"
     beaten = [run.name(item.strategy) for item in comparisons if item.beaten]
     if not beaten:
-        return "No significant gain over the handmade strategies"
+        return _without_loss(run) or "No significant gain over the handmade strategies"
     if len(beaten) == len(comparisons):
         return "The search beats every handmade strategy at equal or higher quantised fraction"
     return f"The search beats {_listed(beaten)} at equal or higher quantised fraction"
+
+
+def _without_loss(run: Run) -> str | None:
+    """Compare how far search and strategies get at no measurable loss; None where the search gets no further."""
+    if run.reference is None:
+        return None
+    found, handmade = (
+        max((item.executed_fraction for item in _equal(run, items, run.reference)), default=0.0)
+        for items in ([item for item in run.front if item.digest not in run.names], run.baselines)
+    )
+    if found <= handmade:
+        return None
+    by_hand = (
+        f"the handmade strategies {numbers.percent(handmade)}" if handmade else "no handmade strategy any"
+    )
+    return f"The search quantises {numbers.percent(found)} without a measurable loss, {by_hand}"
+
+
+def _equal(run: Run, items: Sequence[Measurement], reference: Measurement) -> list[Measurement]:
+    """Keep what is quantised and not worse than the reference by more than one standard deviation."""
+    gaps = [(item, difference(run, item, reference)) for item in items if item.executed_fraction > 0]
+    return [item for item, gap in gaps if gap.gain >= -(gap.std or 0.0)]
 
 
 def _losses(run: Run) -> list[str]:
@@ -149,15 +171,12 @@ def _losses(run: Run) -> list[str]:
 
 def _within(run: Run, reference: Measurement) -> str:
     """Name the largest fraction whose loss lies within one standard deviation."""
-    label = run.objective.label
-    quantized = [item for item in run.front if item.executed_fraction > 0]
-    gaps = [(item, difference(run, item, reference)) for item in quantized]
-    equal = [item for item, gap in gaps if gap.gain >= -(gap.std or 0.0)]
-    if not equal:
+    label = numbers.in_prose(run.objective.label)
+    if not (equal := _equal(run, run.front, reference)):
         return f"No quantised front member comes within one standard deviation of the float's {label}."
     share = numbers.percent(equal[-1].executed_fraction)
     return (
-        f"Up to {share} of the executed parameters can be quantised with a {label} within one standard "
+        f"Up to {share} of the executed parameters can be quantised with the {label} within one standard "
         f"deviation of the float reference ({_member(run, equal[-1])})."
     )
 
@@ -166,8 +185,9 @@ def _loss(run: Run, item: Measurement, reference: Measurement) -> str:
     gap = difference(run, item, reference)
     amount = numbers.plus_minus(abs(gap.gain), gap.std, run.objective.unit)
     smaller = numbers.smaller(item.size_bytes, reference.size_bytes)
+    label = numbers.in_prose(run.objective.label)
     return (
-        f"{numbers.percent(item.executed_fraction)} are quantised and the {run.objective.label} is {amount} "
+        f"{numbers.percent(item.executed_fraction)} are quantised and the {label} is {amount} "
         f"{'worse' if gap.gain < 0 else 'better'} than the float reference"
         + ("" if gap.std else " (no spread was measured)")
         + (f", with a file {smaller}" if smaller else "")
@@ -206,7 +226,8 @@ def _yardsticks(run: Run) -> list[str]:
             for member in known
             if sign * (member.metrics[item.metric].value - item.quantity.value) >= 0
         ]
-        reached = f"{item.name.capitalize()} alone reaches a {metric.label} of {numbers.short(item.quantity)}"
+        label = numbers.in_prose(metric.label)
+        reached = f"{item.name.capitalize()} alone reaches {label} {numbers.short(item.quantity)}"
         if poorer:
             sentences.append(f"{reached} on the same events, which {_listed(poorer)} did not beat.")
         elif known:

@@ -53,9 +53,9 @@ class ParticleAttention(_Attention):
         """
         first, second, entries = (x.to(features.device) for x in (pairs.first, pairs.second, pairs.entries))
         both = None if real is None else real.index_select(1, first) & real.index_select(1, second)
-        values = over_real(self.bias_net, features, both).transpose(1, 2)
+        values = over_real(self.bias_net, features, both).index_select(1, entries)
         slots = math.isqrt(len(entries))
-        bias = values.index_select(2, entries).reshape(-1, self.heads, slots, slots)
+        bias = values.transpose(1, 2).reshape(-1, self.heads, slots, slots)
         return bias if real is None else bias.masked_fill(~real[:, None, None], FORBIDDEN)
 
     def forward(self, h: Tensor, bias: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bitsearch.indexing import select_last
+
 SMALLEST = 1e-8
 """Added inside logarithms, GeV or GeV²."""
 FAR = 1e9
@@ -218,25 +220,22 @@ class Preparation(nn.Module):
         m² = 4 pT₁ pT₂ (sinh²(Δη/2) + sin²(Δφ/2)): other forms cancel to rounding noise for near particles.
         """
         first, second = (index.to(p.pt.device) for index in (self.pairs.first, self.pairs.second))
-        columns = torch.stack([p.pt, p.eta, p.phi, p.code], 1)
-        pt, eta, phi, code = columns.index_select(2, first).unbind(1)
-        pt_2, eta_2, phi_2, code_2 = columns.index_select(2, second).unbind(1)
+        columns = torch.stack([p.pt, p.eta, p.phi, p.code])
+        pt, eta, phi, code = select_last(columns, first).unbind()
+        pt_2, eta_2, phi_2, code_2 = select_last(columns, second).unbind()
         d_eta, d_phi = eta - eta_2, phi - phi_2
         d_r = torch.sqrt(d_eta.square() + d_phi.square())
         mass = 4 * pt * pt_2 * (torch.sinh(d_eta / 2).square() + torch.sin(d_phi / 2).square())
         softer = torch.minimum(pt, pt_2)
-        features = torch.stack(
-            [
-                d_r,
-                torch.log(mass + SMALLEST),
-                torch.log(softer * d_r + SMALLEST),
-                softer / (pt + pt_2 + SMALLEST),
-                torch.log((pt - pt_2).abs() + SMALLEST),
-                (code == code_2).to(pt.dtype),
-            ],
-            2,
+        features = (
+            d_r,
+            torch.log(mass + SMALLEST),
+            torch.log(softer * d_r + SMALLEST),
+            softer / (pt + pt_2 + SMALLEST),
+            torch.log((pt - pt_2).abs() + SMALLEST),
+            (code == code_2).to(pt.dtype),
         )
-        return torch.where((first == second)[:, None], 1.0, features)
+        return torch.stack([torch.where(first == second, 1.0, feature) for feature in features], 2)
 
     def _codes(self, pdg_id: Tensor) -> Tensor:
         """Look up EnergyFlow's codes; other ids give 0, or in the published preparation themselves."""
