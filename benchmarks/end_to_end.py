@@ -4,7 +4,8 @@
 
 Networks have random weights, which changes no time. The contestants of each graph: the float strategy in standard
 operators alone, onnxruntime's own dynamic quantisation of that file to 8 bits, the float strategy as exported (with
-fused splines, where the network has splines), and the strategy that quantises most. The two float files are held to
+fused splines, where the network has splines), the strategy that quantises most, and every layer that a search may
+quantise where that is more. The two float files are held to
 each other and the ternary one to its function body (`bitsearch verify` does that for any file) before the clock
 starts; then all take turns, so that ratios hold on a busy machine. Memory is how far a process rises from opening
 the file to its peak at the largest batch. With --profile, onnxruntime's profiler tells each file's share of time by
@@ -31,7 +32,7 @@ from bitsearch import benchmarking, catalogue, export, ops, runtime
 from bitsearch.benchmarking import Benchmark, Contender
 from bitsearch.feeds import draw
 from bitsearch.models.flows.coupling import CouplingBlock
-from bitsearch.strategy import Strategy
+from bitsearch.strategy import Configuration
 from bitsearch.task import Task
 
 GRAPHS = (
@@ -55,9 +56,10 @@ def standard_operators() -> Iterator[None]:
         yield
 
 
-def write(entry: catalogue.Entry, task: Task, strategy: Strategy, graph: str, out: Path) -> Contender:
-    """Export one strategy with random weights."""
-    configuration = strategy.configuration
+def write(
+    entry: catalogue.Entry, task: Task, configuration: Configuration, graph: str, out: Path
+) -> Contender:
+    """Export one configuration with random weights."""
     torch.manual_seed(0)
     network = task.network(configuration.options, seed=0).eval()
     fraction = catalogue.inventory(task, configuration.options).fractions(configuration.assignment).fraction
@@ -72,16 +74,21 @@ def write(entry: catalogue.Entry, task: Task, strategy: Strategy, graph: str, ou
 
 def contenders(entry: catalogue.Entry, task: Task, graph: str, folder: Path) -> list[Contender]:
     """Export all contestants of one graph."""
-    strategies = entry.space(task).strategies
-    most = max(strategies, key=lambda item: len(item.configuration.assignment.quantized))
-    fused = write(entry, task, strategies[0], graph, folder / "float32 exported.onnx")
+    space = entry.space(task)
+    most = max(space.strategies, key=lambda item: len(item.configuration.assignment.quantized))
+    plain = space.strategies[0].configuration
+    fused = write(entry, task, plain, graph, folder / "float32 exported.onnx")
     with standard_operators():
-        standard = write(entry, task, strategies[0], graph, folder / "float32.onnx")
+        standard = write(entry, task, plain, graph, folder / "float32.onnx")
     found = [standard, benchmarking.quantized_to_int8([standard], folder)]
     if has_splines(fused):
         check_same(standard, fused)
         found.append(Contender("float32, fused splines", fused.path))
-    return [*found, write(entry, task, most, graph, folder / f"ternary, {most.name}.onnx")]
+    found.append(write(entry, task, most.configuration, graph, folder / f"ternary, {most.name}.onnx"))
+    every = space.configuration([group.name for group in space.groups], plain.options)
+    if len(every.assignment.quantized) > len(most.configuration.assignment.quantized):
+        found.append(write(entry, task, every, graph, folder / "ternary, every layer.onnx"))
+    return found
 
 
 def has_splines(contender: Contender) -> bool:

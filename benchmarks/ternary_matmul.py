@@ -2,8 +2,9 @@
 
 Every contestant is checked before it is timed. Blocks of runs are interleaved in one process and timed in processor
 time of the thread (at two threads: wall time). What a call of a session that does nothing costs is subtracted, so
-that onnxruntime's contestants are compared by their nodes. Usage: ternary_matmul.py [--threads T] [--blocks B]
-[--all-odd] [M,K,N ...]
+that onnxruntime's contestants are compared by their nodes. With --scaling, ternary, fp32 and int8 are instead
+compared with themselves on two threads, in wall time and longer blocks.
+Usage: ternary_matmul.py [--threads T] [--blocks B] [--all-odd] [--scaling] [M,K,N ...]
 """
 
 import argparse
@@ -32,6 +33,9 @@ ALL_ODD_SHAPES = [f"{m},{k},{n}" for m in (7, 33, 300) for k in (129, 188, 271) 
 CHAIN_LAYERS = 24
 CHAIN_WIDTH = 256
 BLOCK_US = 3_000
+SCALING_SHAPES = [*LARGE_SHAPES, "300,271,7830"]
+SCALING_US = 40_000
+WARM_RUNS = 3
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -186,6 +190,30 @@ def compare(
     }
 
 
+def scaling(m: int, k: int, n: int, blocks: int) -> str:
+    """Time the operator and its main rivals on one and on two threads; give one line of the table.
+
+    Threads of onnxruntime spin for a while after their work, so no two sessions with two are open at a time.
+    """
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
+    x = rng.normal(size=(m, k)).astype(np.float32)
+    models = contestants(weights, 1.0, layers=1)
+    cells = []
+    for name in ("ternary", "fp32", "int8"):
+        runs = [opened(models[name], x, threads)[0] for threads in (1, 2)]
+        repeats = max(1, int(SCALING_US / timed(runs[0], WARM_RUNS, time.perf_counter)))
+        times: list[list[float]] = [[], []]
+        for _ in range(blocks):
+            for run, found in zip(runs, times, strict=True):
+                timed(run, WARM_RUNS, time.perf_counter)
+                found.append(timed(run, repeats, time.perf_counter))
+        one, two = (statistics.median(found) for found in times)
+        low = min(times[0]) / min(times[1])
+        cells.append(f"{name} {one:.0f} to {two:.0f} us, {one / two:.2f}x (minima {low:.2f}x)")
+    return f"{f'{m},{k},{n}':>14}  {m * k * n / 1e6:5.0f} MMAC  " + "  ".join(cells)
+
+
 def row(shape: str, products: int, table: dict[str, tuple[float, float]]) -> str:
     """Format one line of the table."""
     best = table["ternary"][0]
@@ -204,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", nargs="*", metavar="M,K,N")
     parser.add_argument("--all-odd", action="store_true", help="add the sweep of odd shapes")
+    parser.add_argument("--scaling", action="store_true", help="two threads against one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--blocks", type=int, default=25)
     arguments = parser.parse_args()
@@ -211,6 +240,10 @@ def main() -> None:
     threads, blocks = arguments.threads, arguments.blocks
     torch = version("torch") if find_spec("torch") else "absent"
     print(f"{processor()}; kernel {kernel}; threads {threads}; onnxruntime {ort.__version__}; torch {torch}")
+    if arguments.scaling:
+        for shape in arguments.shapes or SCALING_SHAPES:
+            print(scaling(*map(int, shape.split(",")), blocks), flush=True)
+        return
     print("microseconds: minimum (median) of blocks; x: how many times slower than ternary, by minima")
     shapes = arguments.shapes or SMALL_SHAPES + LARGE_SHAPES + ODD_SHAPES
     for shape in shapes + (ALL_ODD_SHAPES if arguments.all_odd else []):

@@ -206,7 +206,7 @@ HOW_LOSS = (
 )
 HOW_AUC = "mean and standard deviation over classifiers"
 METRICS = (
-    Metric("loss", "Validation loss, energy and shape", "", "minimize", HOW_LOSS),
+    Metric("loss", "Validation loss of both networks", "", "minimize", HOW_LOSS),
     Metric("loss_energy", "Validation loss, energy network", "", "minimize", HOW_LOSS),
     Metric("loss_shape", "Validation loss, shape network", "", "minimize", HOW_LOSS),
     Metric("auc_low", "Classifier AUC, voxels", "", "minimize", HOW_AUC),

@@ -1,5 +1,6 @@
 """Figures of the search: performance against quantised fraction, which layers, hypervolume."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from bitsearch.report.style import Drawing
 from bitsearch.report.view import TRAINING, Run
 
 LONG_NAME = 24
+LEGEND_ROW = 0.22
+"""Inches, so that a long legend takes nothing from the axes."""
 MARKERS = "sD^vp<>h"
 DASHED = (0, (4, 3))
 
@@ -30,7 +33,7 @@ def performance(
     front = [item for item in front if metric.name in item.metrics]
     strategies = run.strategies_among(having)
     is_objective = metric == run.objective
-    figure = Figure(figsize=(6.4, 4.9) if is_objective else (4.6, 4.2), layout="constrained")
+    figure = Figure(layout="constrained")
     drawing = Drawing(figure, f"{metric.label} against quantised fraction, {TRAINING[measured[0].fidelity]}")
     plane = _Plane(figure.add_subplot(), drawing, run, metric)
     plane.limit([*front, *strategies] or having, having)
@@ -47,8 +50,11 @@ def performance(
     plane.number([item for item in front if item.fidelity == run.fidelity])
     style.stamp(plane.axes, f"{run.stamp}, {TRAINING[measured[0].fidelity]}")
     longest = max((len(name) for name in run.names.values()), default=0)
-    columns = 3 if is_objective else 2
-    figure.legend(loc="outside lower center", ncols=columns - (longest > LONG_NAME))
+    columns = (3 if is_objective else 2) - (longest > LONG_NAME)
+    legend = figure.legend(loc="outside lower center", ncols=columns)
+    width, height = (6.4, 4.2) if is_objective else (4.6, 3.3)
+    rows = math.ceil(len(legend.get_texts()) / columns)
+    figure.set_size_inches(width, height + rows * LEGEND_ROW)
     return drawing
 
 
