@@ -242,7 +242,8 @@ def main() -> None:
     print(f"{processor()}; kernel {kernel}; threads {threads}; onnxruntime {ort.__version__}; torch {torch}")
     if arguments.scaling:
         for shape in arguments.shapes or SCALING_SHAPES:
-            print(scaling(*map(int, shape.split(",")), blocks), flush=True)
+            m, k, n = map(int, shape.split(","))
+            print(scaling(m, k, n, blocks), flush=True)
         return
     print("microseconds: minimum (median) of blocks; x: how many times slower than ternary, by minima")
     shapes = arguments.shapes or SMALL_SHAPES + LARGE_SHAPES + ODD_SHAPES
