@@ -473,8 +473,8 @@ def _laptop() -> CaloDREAMTask:
 def _smoke() -> CaloDREAMTask:
     geometry = coarsen(embedded("ds2"), layers_each=15, angles_each=4, radii=(0, 3, 6))
     laptop = _laptop()
-    recipe = replace(laptop.recipes.reference, steps=20, batch_size=64)
-    tuned = replace(laptop.recipes.final, steps=8, batch_size=64)
+    recipe = replace(laptop.recipes.reference, steps=20, batch_size=32)
+    tuned = replace(laptop.recipes.final, steps=8, batch_size=32)
     return replace(
         laptop,
         preset="smoke",

@@ -279,7 +279,7 @@ def classify(session: Session, columns: Sequence[NDArray[np.float32]]) -> NDArra
 # bias; steps for reference, candidate and finalist; batch; finalists; slots; jets. A step of the laptop's takes 0.12 s
 # on one core. Drawing the published dropout would take a tenth of it; few epochs leave it little to do.
 SIZES: Mapping[str, tuple[Any, ...]] = {
-    "smoke": (24, 5, 4, 16, 16, (8,), (60, 4, 20), 64, 1, 64, 1000),
+    "smoke": (24, 5, 4, 16, 16, (8,), (60, 4, 20), 32, 1, 64, 1000),
     "laptop": (64, 9, 8, 32, 32, (16, 8), (2000, 32, 300), 64, 3, 128, 40_000),
 }
 

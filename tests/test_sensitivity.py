@@ -12,7 +12,7 @@ from bitsearch import quant
 from bitsearch.precision import Precision
 from bitsearch.sensitivity import BATCHES, fisher
 from bitsearch.space import Group, SearchSpace
-from bitsearch.task import Data, Task
+from bitsearch.task import Data, Recipe, Task
 
 SIZE = 16
 NAMES = ("0", "2", "3")
@@ -30,7 +30,7 @@ class ToyData:
 
 
 class ToyTask:
-    recipes = SimpleNamespace(candidate=SimpleNamespace(batch_size=SIZE))
+    recipes = SimpleNamespace(candidate=Recipe(1, SIZE, 1e-3, 0.0, 1e-8))
 
     def loss(self, network: nn.Module, data: Any, indices: Tensor, generator: torch.Generator) -> Tensor:
         return (network(data.x[indices]) - 1).square().mean()  # type: ignore[no-any-return]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from bitsearch.cli.catalogue import add_model
 from bitsearch.cli.output import add_json, show
 from bitsearch.errors import ConfigurationError
-from bitsearch.task import GeneratorTask
 
 if TYPE_CHECKING:
     from bitsearch.records import Evaluation, Quantity
@@ -71,6 +70,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from bitsearch import catalogue
+    from bitsearch.task import GeneratorTask
     from bitsearch.terminal import Terminal
 
     missing = [str(path) for path in (*arguments.files, arguments.data) if path and not path.is_file()]
@@ -146,6 +146,8 @@ def _compare(
     seed: int,
     progress: "Progress",
 ) -> "tuple[Mapping[str, Quantity], Evaluation]":
+    from bitsearch.task import GeneratorTask
+
     if sessions:
         return task.evaluate(sessions, baseline, data, path.stem, seed, progress)
     if not isinstance(task, GeneratorTask):
