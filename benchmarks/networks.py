@@ -3,10 +3,9 @@
     .venv/bin/python benchmarks/networks.py [MODEL ...] [--preset laptop] [--rounds 7] [--threads 1]
 
 A step is what training does with one batch of the preset's candidate recipe (its last stage where there are
-several): loss, gradients, optimiser. The float
-strategy and the one that quantises most take turns on the same batches; medians, interquartile ranges and their ratio
-over all rounds. Export is tracing, once for every graph of a model, and lowering, once for every candidate. The traced
-graphs are checked by onnx before anything is timed.
+several): loss, gradients, optimiser. The float strategy and the one that quantises most take turns on the same
+batches; medians, interquartile ranges and their ratio over all rounds. Export is tracing, once for every graph of a
+model, and lowering, once for every candidate. The traced graphs are checked by onnx before anything is timed.
 """
 
 import argparse
@@ -22,7 +21,7 @@ import torch
 from bitsearch import catalogue, export, quant, runtime
 from bitsearch.laboratory import Laboratory
 from bitsearch.strategy import Configuration
-from bitsearch.training import batch_of
+from bitsearch.training import batch_of, only
 
 SEED = 1
 
@@ -40,16 +39,14 @@ def stepper(laboratory: Laboratory, configuration: Configuration) -> Callable[[i
     network = laboratory.network(configuration.options).train()
     task.prepare(network, laboratory.data, torch.Generator().manual_seed(SEED))
     quant.apply(network, configuration.assignment)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name.startswith(recipe.part))
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
 
     def step(index: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         indices = batch_of(laboratory.data.events, recipe.batch_size, index, SEED)
-        loss = task.loss(network, laboratory.data, indices, torch.Generator().manual_seed(index))
-        loss.backward()  # type: ignore[no-untyped-call]
+        with only(network, recipe.part):
+            loss = task.loss(network, laboratory.data, indices, torch.Generator().manual_seed(index))
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

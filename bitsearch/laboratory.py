@@ -22,7 +22,7 @@ from bitsearch.checkpoint import load_state
 from bitsearch.errors import TrainingError
 from bitsearch.records import Evaluation, Fidelity, Latency, Measurement, Parity, Quantity, over_trainings
 from bitsearch.rundir import RunFolder, write_atomically
-from bitsearch.runtime import open_session, time_session
+from bitsearch.runtime import TIMING_SECONDS, open_session, time_session
 from bitsearch.space import Inventory
 from bitsearch.strategy import Configuration
 from bitsearch.task import Progress, Recipe, Task
@@ -178,7 +178,7 @@ class Laboratory:
                 trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
             else:
                 trainings = [self.train(configuration, recipes.candidate)]
-            exported = [self._exported(item.network, configuration, strategy) for item in trainings]
+            exported = [self._exported(item.network.cpu(), configuration, strategy) for item in trainings]
             metrics = over_trainings([self._metrics(models) for models in exported])
         except TrainingError as error:
             return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
@@ -211,7 +211,9 @@ class Laboratory:
         error = max(found.layer_max_error, inside.layer_max_error)
         return replace(found, layer_max_error=error, layers=max(found.layers, inside.layers))
 
-    def latencies(self, session: onnxruntime.InferenceSession, seconds: float = 0.3) -> tuple[Latency, ...]:
+    def latencies(
+        self, session: onnxruntime.InferenceSession, seconds: float = TIMING_SECONDS
+    ) -> tuple[Latency, ...]:
         """Time the served graph on one thread, for every batch size of the task and `seconds` each."""
         return tuple(
             time_session(session, self.task.inputs(batch, self.seed), threads=1, seconds=seconds)

@@ -140,7 +140,7 @@ class _Run:
                 "choose another --out, or repeat that run's flags to continue it"
             )
         task = self.laboratory.task
-        inventory = catalogue.inventory(task, self.entry.options_of_reference(task.preset))
+        inventory = self.laboratory.inventory(self.entry.options_of_reference(task.preset))
         group_of = {name: group.name for group in self.space.groups for name in group.layers}
         self.folder.update(
             {
@@ -222,7 +222,7 @@ class _Run:
         file = self.laboratory.folder / "work" / "sensitivities.json"
         task = self.laboratory.task
         options = self.entry.options_of_reference(task.preset)
-        inventory = catalogue.inventory(task, options)
+        inventory = self.laboratory.inventory(options)
         if file.is_file():
             scores = json.loads(file.read_text())
         else:

@@ -18,6 +18,7 @@ from bitsearch.records import Latency
 
 MINIMUM_REPEATS = 3
 MAXIMUM_REPEATS = 200
+TIMING_SECONDS = 0.3
 
 
 def open_session(model: onnx.ModelProto | Path, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -52,7 +53,7 @@ def time_session(
     session: onnxruntime.InferenceSession,
     inputs: Mapping[str, NDArray[np.float32]],
     threads: int,
-    seconds: float = 0.3,
+    seconds: float = TIMING_SECONDS,
 ) -> Latency:
     """Run at least three times and for about `seconds`; give the median and the interquartile range in µs."""
     feed = dict(inputs)

@@ -72,7 +72,7 @@ def train(
         path = (
             checkpoint.with_suffix(f".{number}{checkpoint.suffix}") if checkpoint and number else checkpoint
         )
-        with _only(network, stage.part):
+        with only(network, stage.part):
             trained = _train_stage(network.train(), task, data, stage, seed, device, path, progress)
         seconds += trained.seconds
         losses += [(begun + step, loss) for step, loss in trained.losses]
@@ -80,7 +80,7 @@ def train(
 
 
 @contextmanager
-def _only(network: nn.Module, part: str) -> Iterator[None]:
+def only(network: nn.Module, part: str) -> Iterator[None]:
     """Freeze what does not begin with `part`."""
     others = [p for name, p in network.named_parameters() if p.requires_grad and not name.startswith(part)]
     for parameter in others:

@@ -90,8 +90,9 @@ OrtStatus* Guard(const std::string& name, Body body) noexcept {
   }
 }
 
-// A tensor that an operator takes or gives.
 constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+
+// A tensor that an operator takes or gives.
 struct Slot {
   ONNXTensorElementDataType type = kFloat;
   bool optional = false;
