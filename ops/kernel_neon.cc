@@ -63,6 +63,16 @@ INLINE Ints LoadFloats(const float* x, int64_t count) {
 INLINE Ints Round(Ints x, float factor) {
   return vcvtnq_s32_f32(vmulq_n_f32(vreinterpretq_f32_s32(x), factor));
 }
+// Four vectors as bytes, one after the other; what does not fit saturates.
+INLINE Ints Bytes(Ints a, Ints b, Ints c, Ints d) {
+  const int16x8_t low = vcombine_s16(vqmovn_s32(a), vqmovn_s32(b));
+  const int16x8_t high = vcombine_s16(vqmovn_s32(c), vqmovn_s32(d));
+  return vreinterpretq_s32_s8(vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+INLINE Ints SumsOfFour(Ints bytes) {
+  return vpaddlq_s16(vpaddlq_s8(vreinterpretq_s8_s32(bytes)));
+}
+INLINE void StoreUnaligned(void* p, Ints a) { Store(p, a); }
 // kLanes integers within int8, as bytes.
 INLINE void StoreBytes(int8_t* q, Ints a) {
   const int16x4_t words = vmovn_s32(a);

@@ -117,7 +117,10 @@ std::optional<std::string> NodeInfo::text(const char* attribute) const {
 bool NodeInfo::has(size_t input) const {
   size_t count;
   Check(api->KernelInfo_GetInputCount(info_, &count));
-  return input < count;
+  if (input >= count) return false;
+  size_t name_size = 0;  // with its end
+  Check(api->KernelInfo_GetInputName(info_, input, nullptr, &name_size));
+  return name_size > 1;
 }
 
 std::optional<Tensor> NodeInfo::constant(size_t input) const {

@@ -55,9 +55,9 @@ class NodeInfo {
   std::optional<std::string> text(const char* attribute) const;
   std::optional<Tensor> constant(size_t input) const;
   std::optional<Shape> shape(size_t input) const;  // as far as it is known
+  bool has(size_t input) const;
 
  private:
-  bool has(size_t input) const;
   void RefuseIfPresent(const char* attribute, const char* expected) const;
   const OrtKernelInfo* info_;
 };

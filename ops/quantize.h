@@ -23,7 +23,16 @@ INLINE void QuantizeRow(const float* x, int64_t k, float q_max, int32_t largest,
   gamma = std::max(gamma, kGammaFloor);
   const float inverse_step = q_max / gamma;
   Ints sum = Zero();
-  for (int64_t j = 0; j < out.stride; j += kLanes) {
+  int64_t j = 0;
+  for (; j + 4 * kLanes <= k; j += 4 * kLanes) {
+    Ints part[4];
+    for (int i = 0; i < 4; ++i)
+      part[i] = Round(LoadFloats(x + j + i * kLanes, kLanes), inverse_step);
+    const Ints bytes = Bytes(part[0], part[1], part[2], part[3]);
+    StoreUnaligned(q + j, bytes);
+    sum = Add32(sum, SumsOfFour(bytes));
+  }
+  for (; j < out.stride; j += kLanes) {
     const Ints rounded =
         Min32(Round(LoadFloats(x + j, k - j), inverse_step), Set32(127));
     sum = Add32(sum, rounded);

@@ -48,7 +48,8 @@ class TernaryMatMul {
     if (const auto bias = node.constant(kBias)) CheckBias(*bias, n_);
     if (n_ < 0) return;
     if (const auto scale = node.constant(kScale)) scale_ = Scale(*scale, n_);
-    if (const auto bias = node.constant(kBias)) bias_ = Bias(bias, n_);
+    const auto bias = node.constant(kBias);
+    if (bias || !node.has(kBias)) bias_ = Bias(bias, n_);
   }
 
   void Compute(const Call& call) const {

@@ -82,6 +82,19 @@ INLINE Ints Round(Ints x, float factor) {
   return _mm256_cvtps_epi32(
       _mm256_mul_ps(_mm256_castsi256_ps(x), _mm256_set1_ps(factor)));
 }
+// Four vectors as bytes, one after the other; what does not fit saturates.
+INLINE Ints Bytes(Ints a, Ints b, Ints c, Ints d) {
+  const Ints bytes =
+      _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+  return _mm256_permutevar8x32_epi32(bytes,
+                                     _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+INLINE Ints SumsOfFour(Ints bytes) {
+  return Multiply16(MultiplyBytes(Set8(1), bytes), Set16(1));
+}
+INLINE void StoreUnaligned(void* p, Ints a) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), a);
+}
 // kLanes integers within int8, as bytes.
 INLINE void StoreBytes(int8_t* q, Ints a) {
   const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a),

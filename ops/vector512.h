@@ -14,6 +14,12 @@ constexpr int64_t kLanes = 16;  // of 32 bits
 
 INLINE Ints Load(const void* p) { return _mm512_load_si512(p); }
 INLINE void Store(void* p, Ints a) { _mm512_store_si512(p, a); }
+INLINE Ints LoadUnaligned(const void* p) { return _mm512_loadu_si512(p); }
+INLINE void StoreUnaligned(void* p, Ints a) { _mm512_storeu_si512(p, a); }
+// Fewer than 64 bytes, then zeros.
+INLINE Ints LoadBytes(const void* p, int64_t count) {
+  return _mm512_maskz_loadu_epi8((uint64_t{1} << count) - 1, p);
+}
 INLINE Ints Zero() { return _mm512_setzero_si512(); }
 INLINE Ints Set8(int a) { return _mm512_set1_epi8(static_cast<char>(a)); }
 INLINE Ints Set16(int a) { return _mm512_set1_epi16(static_cast<short>(a)); }
@@ -28,6 +34,7 @@ INLINE Ints ShiftRight16(Ints a, int n) { return _mm512_srli_epi16(a, n); }
 INLINE Ints Divide32(Ints a, int n) { return _mm512_srai_epi32(a, n); }
 // Sums of pairs: of unsigned times signed bytes, of 16-bit products.
 INLINE Ints MultiplyBytes(Ints a, Ints b) { return _mm512_maddubs_epi16(a, b); }
+INLINE Ints Multiply16(Ints a, Ints b) { return _mm512_madd_epi16(a, b); }
 INLINE int32_t LargestLane(Ints a) { return _mm512_reduce_max_epi32(a); }
 INLINE int32_t SumOfLanes(Ints a) { return _mm512_reduce_add_epi32(a); }
 
@@ -46,6 +53,17 @@ INLINE Ints LoadFloats(const float* x, int64_t count) {
 INLINE Ints Round(Ints x, float factor) {
   return _mm512_cvtps_epi32(
       _mm512_mul_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(factor)));
+}
+// Four vectors as bytes, one after the other; what does not fit saturates.
+INLINE Ints Bytes(Ints a, Ints b, Ints c, Ints d) {
+  const Ints bytes =
+      _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+  return _mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+      bytes);
+}
+INLINE Ints SumsOfFour(Ints bytes) {
+  return Multiply16(MultiplyBytes(Set8(1), bytes), Set16(1));
 }
 // kLanes integers within int8, as bytes.
 INLINE void StoreBytes(int8_t* q, Ints a) {

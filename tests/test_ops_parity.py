@@ -16,7 +16,7 @@ from bitsearch.truths import hostile_rows
 
 USABLE = [kernel.name for kernel in ops.kernels() if kernel.usable]
 # One below, at and above the widths and block sizes of the kernels.
-K_SIZES = [1, 3, 4, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 129, 252, 256, 257, 259, 262, 513]
+K_SIZES = [1, 3, 4, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 129, 256, 257, 258, 259, 262, 513, 516, 517]
 N_SIZES = [1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 95, 97, 127, 129, 257]
 ONE = np.ones((), np.float32)
 M_SIZES = [1, 2, 3, 4, 5, 6, 7, 13, 19, 20, 24, 25, 32, 33, 65]
@@ -84,7 +84,9 @@ def test_kernel_matches_numpy_on_hostile_rows(kernel: str, k: int, act_qmax: flo
 
 
 @pytest.mark.parametrize("act_qmax", [127, 128])
-@pytest.mark.parametrize(("m", "k"), [(40, 255), (40, 256), (40, 258), (40, 2**15 + 3), (2, 2**20 + 3)])
+@pytest.mark.parametrize(
+    ("m", "k"), [(40, 255), (40, 256), (40, 258), (40, 516), (40, 2**15 + 3), (2, 2**20 + 3)]
+)
 def test_kernel_is_exact_where_sums_are_largest(kernel: str, m: int, k: int, act_qmax: int) -> None:
     x = np.full((m, k), 1, np.float32)
     x[::2] = -1

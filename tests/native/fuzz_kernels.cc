@@ -16,7 +16,7 @@ using namespace bitsearch;
 // Sizes near the widths and blocks of the kernels, or anywhere.
 int64_t Size(Random& random, int64_t most) {
   constexpr int64_t kEdges[] = {1,  4,   8,   9,   16,  24,  32,  64,
-                                96, 128, 192, 252, 256, 288, 512, 1280};
+                                96, 128, 192, 258, 256, 288, 516, 1280};
   const int64_t size = Pick(random, 0, 2)
                            ? kEdges[Pick(random, 0, 15)] + Pick(random, -1, 3)
                            : Pick(random, 1, most);
