@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bitsearch.models.jets import angles
 from bitsearch.models.jets.geometric import convert
 from bitsearch.models.jets.message_passing import SMALLEST_WEIGHT, Convolution, Perceptron, Style, length
-from bitsearch.models.jets.planes import TARGET, Planes, load
+from bitsearch.models.jets.planes import TARGET, Columns, Planes, load
 from bitsearch.records import Evaluation, Map, Metric, Quantity, Yardstick, over_trainings
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
@@ -204,12 +204,12 @@ class SMEFTNetTask:
         return convert(state)
 
     def measure(self, sessions: Mapping[str, Session], data: Planes) -> Mapping[str, Quantity]:
-        """Compute how far the residuals of the held-out jets spread."""
-        return angles.spread(_residuals(sessions["angle"], data))
+        """Compute how far the residuals of the validation jets spread."""
+        return angles.spread(_residuals(sessions["angle"], data.validation))
 
     def yardsticks(self, data: Planes) -> tuple[Yardstick, ...]:
-        """Give what the principal axis of the particles, a closed form, reaches on the same jets."""
-        columns = data.held_out
+        """Give what the principal axis of the particles, a closed form, reaches on the test jets."""
+        columns = data.test
         axis = angles.principal_axis(columns["pt"], columns["theta"], columns["phi"])
         spread = angles.spread(columns[TARGET] - axis)
         return tuple(Yardstick("principal axis", name, quantity) for name, quantity in spread.items())
@@ -223,25 +223,25 @@ class SMEFTNetTask:
         seed: int,
         progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compare residuals with those of the first float training, to which its own repetitions are compared."""
-        residuals = [_residuals(session, data) for session in sessions]
+        """Compare residuals of the test jets with those of the first float training, as those of its repetitions are."""
+        residuals = [_residuals(session, data.test) for session in sessions]
         metrics = over_trainings([angles.spread(item) for item in residuals])
-        truth = data.held_out[TARGET]
+        truth = data.test[TARGET]
         maps = (_map(truth, truth - residuals[0]),)
         if not baseline:
             return metrics, Evaluation(digest, len(truth), maps=maps)
         itself = baseline is sessions
-        reference = residuals[0] if itself else _residuals(baseline[0], data)
+        reference = residuals[0] if itself else _residuals(baseline[0], data.test)
         compared = residuals[1:] if itself else residuals
         metrics |= over_trainings([angles.distances(reference, item) for item in compared])
         histograms = angles.histograms(reference, (compared or residuals)[0])
         return metrics, Evaluation(digest, len(truth), histograms, maps=maps)
 
 
-def _residuals(session: Session, data: Planes) -> NDArray[np.float32]:
-    """Compute truth - prediction of the held-out jets in radians, not reduced modulo π."""
-    truth = data.held_out[TARGET]
-    inputs = {name: column for name, column in data.held_out.items() if name != TARGET}
+def _residuals(session: Session, jets: Columns) -> NDArray[np.float32]:
+    """Compute truth - prediction in radians, not reduced modulo π."""
+    truth = jets[TARGET]
+    inputs = {name: column for name, column in jets.items() if name != TARGET}
     predictions = [
         session.run(["angle"], {name: column[rows] for name, column in inputs.items()})[0]
         for rows in np.array_split(np.arange(len(truth)), math.ceil(len(truth) / BATCH))

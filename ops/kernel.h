@@ -11,7 +11,7 @@ namespace bitsearch {
 
 // Quantised rows, Eqs. (3) to (6).
 struct Activations {
-  int8_t* q;        // [rows][stride], zero from k to stride
+  int8_t* q;        // [rows][stride], zero from k on; 8 bytes more can be read
   int32_t* sum;     // [rows], sum of q over k
   float* step;      // [rows], gamma / Q, or NaN
   int64_t stride;   // k rounded up to the kernel's k_align

@@ -97,22 +97,21 @@ struct Codes {
 };
 constexpr Codes kCodes;
 
-// The tables of `words` words of one row, `step` bytes apart: sums of code
-// times q for as many `triples` of q as there are, then zeros.
-TARGET void FillTables(const int8_t* q, int64_t triples, int64_t words,
-                       uint8_t* tables, int64_t step) {
+// The tables of some words of one row, `step` bytes apart: sums of code times
+// q. Behind k, and behind the last index of a block, q is anything: codes of 1
+// are corrected for, and index 0 finds 0.
+TARGET void FillTables(const int8_t* q, int64_t words, uint8_t* tables,
+                       int64_t step) {
   Ints pair = Load(kCodes.pair), third = Load(kCodes.third);
   // In registers: gcc 12 would load them for every table, a tenth of the time.
   asm("" : "+v"(pair), "+v"(third));
-  const uint8_t* const end = tables + 3 * words * step;
-  for (int64_t i = 0; i < triples; ++i, q += 3, tables += step) {
+  for (int64_t i = 0; i < 3 * words; ++i, q += 3, tables += step) {
     int16_t q01, q12;
     std::memcpy(&q01, q, sizeof q01);
     std::memcpy(&q12, q + 1, sizeof q12);
     Store(tables, Add16(MultiplyBytes(pair, Set16(q01)),
                         MultiplyBytes(third, Set16(q12))));
   }
-  for (; tables < end; tables += step) Store(tables, Zero());
 }
 
 TARGET int32_t Sum(const int8_t* q, int64_t count) {
@@ -240,12 +239,11 @@ TARGET void MultiplyTiles(const Layer& layer, const Activations& x, Range rows,
     const int64_t block_end = RoundUp(begin + 1, kBlockWords);
     end = std::min({begin + most, block_end, words});
     const int64_t k = FirstK(begin);
-    const int64_t triples = DivideUp(std::min(FirstK(end), layer.k) - k, 3);
+    const int64_t used = RoundUp(std::min(FirstK(end), layer.k) - k, 3);
     for (int64_t r = 0; r < count; ++r) {
       const int8_t* q = x.q + (rows.begin + r) * x.stride + k;
-      FillTables(q, triples, end - begin, tables + r * kRowBytes,
-                 count * kRowBytes);
-      start[r] = Set16(-Sum(q, 3 * triples));
+      FillTables(q, end - begin, tables + r * kRowBytes, count * kRowBytes);
+      start[r] = Set16(-Sum(q, used));
     }
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const int64_t column = t * kTileOutputs;

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,7 +41,9 @@ class Shifted:
 
     def __init__(self, data: Planes, miss: Any) -> None:
         self.truth = {
-            pt.tobytes(): angle for pt, angle in zip(data.held_out["pt"], data.held_out[TARGET], strict=True)
+            pt.tobytes(): angle
+            for jets in (data.validation, data.test)
+            for pt, angle in zip(jets["pt"], jets[TARGET], strict=True)
         }
         self.miss = miss
 
@@ -52,13 +55,13 @@ class Shifted:
 
 def test_jets_are_split_once(data: Planes) -> None:
     assert TASK.jets == 1000
-    assert (data.events, len(data.held_out[TARGET])) == (800, 200)
+    assert (data.events, len(data.validation[TARGET]), len(data.test[TARGET])) == (800, 100, 100)
     assert data.identity.generated
     assert {name: tuple(x.shape) for name, x in data.training.items()} == {
         "pt": (800, 16), "theta": (800, 16), "phi": (800, 16), "jet_pt": (800, 1), "angle": (800,)
     }  # fmt: skip
-    seen = {tuple(row) for row in data.training["pt"].tolist()}
-    assert not seen.intersection(tuple(row) for row in data.held_out["pt"].tolist())
+    parts = (data.training["pt"], data.validation["pt"], data.test["pt"])
+    assert len({tuple(row) for part in parts for row in part.tolist()}) == 1000
     assert data.to("cpu").events == 800
 
 
@@ -82,15 +85,22 @@ def test_loss_is_blind_to_half_turns(data: Planes) -> None:
     truth = batch.pop(TARGET)
     expected = (1 - torch.cos(2 * (network(**batch)[0] - truth))).mean() / 2
     torch.testing.assert_close(loss, expected)
-    turned = Planes(data.identity, {**data.training, TARGET: data.training[TARGET] + math.pi}, data.held_out)
+    turned = replace(data, training={**data.training, TARGET: data.training[TARGET] + math.pi})
     torch.testing.assert_close(TASK.loss(network, turned, rows, generator), loss, rtol=1e-4, atol=1e-5)
+
+
+def test_a_search_measures_on_validation_and_reports_on_test(data: Planes) -> None:
+    sessions = {"angle": Shifted(replace(data, test=data.validation), lambda truth: 0 * truth + 0.3)}
+    assert TASK.measure(sessions, data)["sin2"].value == pytest.approx(math.sin(0.3) ** 2, rel=1e-4)
+    with pytest.raises(KeyError):
+        evaluate(TASK, list(sessions.values()), (), data)
 
 
 def test_measure_and_yardstick(data: Planes) -> None:
     found = TASK.measure({"angle": Shifted(data, lambda truth: 0 * truth + 0.2 + math.pi)}, data)
     assert found["sin2"].value == pytest.approx(math.sin(0.2) ** 2, rel=1e-4)
     assert [found[name].value for name in ("q50", "q68", "q95")] == pytest.approx([0.2] * 3, rel=1e-4)
-    assert found["sin2"].n == 200
+    assert found["sin2"].n == 100
     axis = {item.metric: item for item in TASK.yardsticks(data)}
     assert set(axis) == {"sin2", "q50", "q68", "q95"}
     assert axis["sin2"].name == "principal axis"
@@ -112,7 +122,7 @@ def test_evaluation_against_the_float_network(data: Planes) -> None:
     assert metrics["separation_paper"].value == pytest.approx(2)
     names = [histogram.name for histogram in evaluation.histograms]
     assert names == ["residual", "residual-modulo-pi"]
-    assert sum(evaluation.histograms[0].generated) == evaluation.events == 200
+    assert sum(evaluation.histograms[0].generated) == evaluation.events == 100
     assert evaluation.histograms[0].separation.value == pytest.approx(1)
     assert set(metrics) == {metric.name for metric in TASK.metrics}
 
@@ -134,9 +144,9 @@ def test_without_a_float_network_nothing_is_compared(data: Planes) -> None:
     (drawn,) = evaluation.maps
     counts = np.array(drawn.counts)
     assert counts.shape == (30, 30)
-    assert counts.sum() == 200
+    assert counts.sum() == 100
     # The prediction is wrapped, so that it equals the truth but for rounding at the edges of bins.
-    assert np.trace(counts) > 190
+    assert np.trace(counts) > 95
 
 
 def test_learns_the_decay_plane_of_the_toy(data: Planes) -> None:
@@ -146,8 +156,8 @@ def test_learns_the_decay_plane_of_the_toy(data: Planes) -> None:
     losses = [loss for _, loss in train(network, cast(Task, TASK), data, recipe, seed=1).losses]
     assert np.mean(losses[:3]) > 0.4
     assert np.mean(losses[-3:]) < 0.3
-    held_out = {name: torch.from_numpy(column) for name, column in data.held_out.items()}
-    truth = held_out.pop(TARGET)
+    test = {name: torch.from_numpy(column) for name, column in data.test.items()}
+    truth = test.pop(TARGET)
     with torch.no_grad():
-        residuals = truth - network(**held_out)[0]
+        residuals = truth - network(**test)[0]
     assert angles.spread(residuals.numpy())["sin2"].value < 0.45

@@ -1,4 +1,4 @@
-"""Jets of boosted W bosons as SMEFTNet reads them: training jets as tensors, held-out jets as arrays."""
+"""Jets of boosted W bosons as SMEFTNet reads them: training jets as tensors, the others as arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,15 @@ Columns = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Planes:
-    """`pt`, `theta`, `phi` `(jets, particles)`, `jet_pt` `(jets, 1)` and `angle` `(jets,)` in GeV and radians."""
+    """`pt`, `theta`, `phi` `(jets, particles)`, `jet_pt` `(jets, 1)` and `angle` `(jets,)` in GeV and radians.
+
+    A search measures on the jets of `validation`; what is reported comes from those of `test`.
+    """
 
     identity: DataIdentity
     training: Mapping[str, Tensor]
-    held_out: Columns
+    validation: Columns
+    test: Columns
 
     @property
     def events(self) -> int:
@@ -46,7 +50,7 @@ def columns(jets: WZJets, particles: int) -> Columns:
 
 
 def load(paths: Sequence[Path], particles: int, limit: int | None, held_out: float, seed: int) -> Planes:
-    """Read files, or the shipped sample, and hold out a share of the jets, on which everything is measured.
+    """Read files, or the shipped sample, and hold out a share of the jets, half for validation and half for test.
 
     Of each jet the leading `particles` are read; `limit` bounds the number of jets.
 
@@ -56,9 +60,9 @@ def load(paths: Sequence[Path], particles: int, limit: int | None, held_out: flo
     jets, identity = load_wz(paths, particles)
     jets = jets[:limit]
     parts = split(len(jets), seed, held_out / 2, held_out / 2)
-    training = columns(jets[parts.train], particles)
+    training, validation, test = (
+        columns(jets[rows], particles) for rows in (parts.train, parts.validation, parts.test)
+    )
     return Planes(
-        identity,
-        {name: torch.from_numpy(column) for name, column in training.items()},
-        columns(jets[np.concatenate([parts.validation, parts.test])], particles),
+        identity, {name: torch.from_numpy(column) for name, column in training.items()}, validation, test
     )
