@@ -223,7 +223,7 @@ class SMEFTNetTask:
         seed: int,
         progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compare residuals of the test jets with those of the first float training, as those of its repetitions are."""
+        """Compare residuals of the test jets with the first float training's, and of its own repetitions too."""
         residuals = [_residuals(session, data.test) for session in sessions]
         metrics = over_trainings([angles.spread(item) for item in residuals])
         truth = data.test[TARGET]
