@@ -95,10 +95,13 @@ def contestants(weights: NDArray[np.int8], scale: float, layers: int) -> dict[st
     }
 
 
-def torch_int8(weights: NDArray[np.int8], x: NDArray[np.float32]) -> tuple[Callable[[], object], Any]:
+def torch_int8(
+    weights: NDArray[np.int8], x: NDArray[np.float32], threads: int
+) -> tuple[Callable[[], object], Any]:
     """Return what to time of torch's dynamic quantisation, with its result."""
     import torch
 
+    torch.set_num_threads(threads)  # the time of threads of its own would not be counted
     layer = torch.nn.Linear(weights.shape[1], weights.shape[0], bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weights))
@@ -159,7 +162,7 @@ def prepared(m: int, k: int, n: int, threads: int, layers: int) -> dict[str, Cal
         error = np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2))
         assert error < 0.02 * np.sqrt(layers), f"{name}: relative error {error}"
     if layers == 1 and find_spec("torch"):
-        runs["torch int8"], y = torch_int8(weights, x)
+        runs["torch int8"], y = torch_int8(weights, x, threads)
         assert np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2)) < 0.05, (
             "torch int8"
         )  # one step for all rows

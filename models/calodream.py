@@ -12,192 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from bitsearch.models.matching.attention import LoneAttention
-from bitsearch.models.matching.chains import LOG10_RANGE, Postprocessing, Standardization
 from bitsearch.models.matching.checkpoints import convert
-from bitsearch.models.matching.energy import EnergyNetwork, EnergySizes
-from bitsearch.models.matching.shape import ShapeNetwork, ShapeSizes
-from bitsearch.models.matching.solver import fold, integrate, stages
+from bitsearch.models.matching.energy import EnergySizes
+from bitsearch.models.matching.graphs import EnergyContext, EnergyVelocity, Generator, Losses, ShapeVelocity
+from bitsearch.models.matching.network import PARTS, Architecture, CaloDREAM
+from bitsearch.models.matching.shape import ShapeSizes
 from bitsearch.models.showers import dataset as showers
 from bitsearch.models.showers.coarse import coarsen
 from bitsearch.models.showers.comparison import SHOWERS, EvaluationSettings, compare_file, compare_sampler
 from bitsearch.models.showers.dataset import ShowerData
 from bitsearch.models.showers.geometry import Geometry, embedded
-from bitsearch.models.showers.normalization import MEV_PER_GEV, Selection
+from bitsearch.models.showers.normalization import Selection
 from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
 from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 BATCH = 500
-PARTS = ("energy", "shape")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Grid (layers, angles, radii) of the showers and the sizes of both networks."""
-
-    grid: tuple[int, int, int]
-    threshold_mev: float
-    energy: EnergySizes
-    shape: ShapeSizes
-
-    @property
-    def layers(self) -> int:
-        """Number of calorimeter layers."""
-        return self.grid[0]
-
-    @property
-    def voxels(self) -> int:
-        """Number of voxels."""
-        return math.prod(self.grid)
-
-
-class CaloDREAM(nn.Module):
-    """Both networks, and the transformation of normalised showers that they are trained on.
-
-    Showers are columns `(batch, voxels + layers)`: voxels as shares of their layer, then the energy ratios u.
-    The condition `(batch, 1)` is log10 of the incident energy in GeV.
-    """
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = a = architecture
-        self.standardization = Standardization(a.voxels, a.layers)
-        self.energy = EnergyNetwork(a.layers, a.energy)
-        self.shape = ShapeNetwork(a.grid, 1 + a.layers, a.shape)
-        self.never_run = tuple(
-            f"{name}.{part}"
-            for name, module in self.named_modules()
-            if isinstance(module, LoneAttention)
-            for part in module.NEVER_RUN
-        )
-
-    def losses(
-        self, columns: Tensor, condition: Tensor, t: Tensor, noise: Tensor, parts: Sequence[str] = PARTS
-    ) -> Tensor:
-        """Give the mean squared errors of the velocities `(batch, parts)` on straight paths from noise to data.
-
-        `t` `(batch, layers + 1)` holds one time for the energy of each layer, then one for all voxels; `noise` is
-        like `columns`. Each layer knows the true layers before it, the shape the true energies.
-        """
-        a = self.architecture
-        data = self.standardization(columns)
-        times = torch.cat([t[:, -1:].expand(-1, a.voxels), t[:, :-1]], 1)
-        target = data - noise
-        path = noise + times * target
-        energy = condition / LOG10_RANGE
-        ratios = data[:, a.voxels :]
-        errors = []
-        if "energy" in parts:
-            velocity = self.energy(energy, ratios, path[:, a.voxels :], t[:, :-1])
-            errors.append((velocity - target[:, a.voxels :]).square().mean(1))
-        if "shape" in parts:
-            velocity = self.shape(path[:, : a.voxels], t[:, -1:], torch.cat([energy, ratios], 1))
-            errors.append((velocity - target[:, : a.voxels]).square().mean(1))
-        return torch.stack(errors, 1)
-
-
-class Generator(nn.Module):
-    """The served graph: noise and incident energies in MeV to showers in MeV, solvers included."""
-
-    def __init__(self, network: CaloDREAM) -> None:
-        super().__init__()
-        a = network.architecture
-        self.network = network
-        self.energy_stages = stages(a.energy.step)
-        self.shape_stages = stages(a.shape.step)
-        self.postprocessing = Postprocessing(a.layers, a.threshold_mev)
-
-    def forward(self, incident_energy: Tensor, noise_energy: Tensor, noise_shape: Tensor) -> Tensor:
-        """Map `(batch, 1)`, `(batch, layers)` and `(batch, voxels)` to voxel energies `(batch, voxels)`."""
-        condition = torch.log(incident_energy / MEV_PER_GEV) * (1 / (LOG10_RANGE * math.log(10)))
-        ratios = self.ratios(condition, noise_energy)
-        voxels = self.voxels(torch.cat([condition, ratios], 1), noise_shape)
-        columns = self.network.standardization.invert(torch.cat([voxels, ratios], 1))
-        generated: Tensor = self.postprocessing(columns, incident_energy)
-        return generated
-
-    def ratios(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """Make standardised energy ratios `(batch, layers)`, one layer after the other."""
-        network = self.network.energy
-        memory = network.encode(condition)
-        times = network.embed_time(self.energy_stages.times.to(noise.device))
-
-        def layer(state: Sequence[Tensor], row: Sequence[Tensor]) -> list[Tensor]:
-            (values,), (chosen,) = state, row
-            context = (network.decode(memory, values) * chosen[:, None]).sum(1)
-            start = (noise * chosen).sum(1, keepdim=True)
-            end = integrate(
-                lambda x, time: network.move(x, time.expand(x.shape[0], -1), context),
-                start,
-                self.energy_stages,
-                times,
-            )
-            return [values + end * chosen]
-
-        one_hot = torch.eye(network.layers, device=noise.device)
-        return fold(layer, [torch.zeros_like(noise)], [one_hot])[0]
-
-    def voxels(self, condition: Tensor, noise: Tensor) -> Tensor:
-        """Make standardised voxels `(batch, voxels)` for `condition` `(batch, 1 + layers)`."""
-        network = self.network.shape
-        steered = network.condition(condition)
-        times = network.embed_time(self.shape_stages.times.to(noise.device))
-        return integrate(lambda x, time: network.move(x, time + steered), noise, self.shape_stages, times)
-
-
-class Losses(nn.Module):
-    """The measured graph: normalised showers, times and noise to the losses of both networks."""
-
-    def __init__(self, network: CaloDREAM) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, condition: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Map to `(batch, 2)`: energy, shape."""
-        return self.network.losses(x, condition, t, noise)
-
-
-class EnergyContext(nn.Module):
-    """What the energy network knows before each layer."""
-
-    def __init__(self, network: CaloDREAM) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, condition: Tensor, values: Tensor) -> Tensor:
-        """Map `(batch, 1)` and `(batch, layers)` to `(batch, layers, width)`."""
-        energy = self.network.energy
-        return energy.decode(energy.encode(condition), values)
-
-
-class EnergyVelocity(nn.Module):
-    """The velocity of one layer's energy ratio."""
-
-    def __init__(self, network: CaloDREAM) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """Map `(batch, 1)`, `(batch, 1)` and `(batch, width)` to `(batch, 1)`."""
-        energy = self.network.energy
-        return energy.move(x, energy.embed_time(t), context)
-
-
-class ShapeVelocity(nn.Module):
-    """The velocity of all voxels."""
-
-    def __init__(self, network: CaloDREAM) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Map `(batch, voxels)`, `(batch, 1)` and `(batch, 1 + layers)` to `(batch, voxels)`."""
-        v: Tensor = self.network.shape(x, t, condition)
-        return v
-
-
 DATASETS = ("ds2",)
 PRESETS = ("smoke", "laptop", "paper")
 HOW_LOSS = (

@@ -20,8 +20,10 @@ from bitsearch import catalogue, export, ops, parity, quant
 from bitsearch.checkpoint import load_state
 from bitsearch.cli import main
 from bitsearch.errors import CheckpointError
-from bitsearch.models.calodream import CaloDREAM, Generator, task
+from bitsearch.models.calodream import task
 from bitsearch.models.matching.checkpoints import convert
+from bitsearch.models.matching.graphs import Generator
+from bitsearch.models.matching.network import CaloDREAM
 from bitsearch.models.showers import generator as made
 
 SMOKE = task("ds2", "smoke")
