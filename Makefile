@@ -27,7 +27,7 @@ test: lint
 lint: .venv/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror ops/*.cc ops/*.h tests/native/*
+	$(BIN)/clang-format --dry-run --Werror ops/*.cc ops/*.h tests/native/* benchmarks/*.cc
 
 # mypy cannot see through an editable install: it gets the tree as it is installed.
 types: .venv/.installed

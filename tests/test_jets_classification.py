@@ -125,6 +125,11 @@ def test_bands_are_spreads_over_trainings() -> None:
     assert {curve.low for curve in alone.curves} == {()}
 
 
+def test_no_calibration_is_drawn_of_too_few_jets() -> None:
+    few = classification.evaluation([np.linspace(0, 1, 100)], np.arange(100) % 2 == 0, "digest")
+    assert [curve.name for curve in few.curves] == ["roc", "rejection"]
+
+
 def test_metrics_over_trainings() -> None:
     scores, quark = sample()
     trainings = [scores, scores**2, np.sqrt(scores)]

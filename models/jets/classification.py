@@ -90,12 +90,16 @@ def over_trainings(scores: Sequence[Floats], quark: Bools) -> dict[str, Quantity
 
 
 def evaluation(scores: Sequence[Floats], quark: Bools, digest: str) -> Evaluation:
-    """Draw ROC, rejection, calibration and the scores of the first of several trainings; bands are over all."""
+    """Draw ROC, rejection, calibration and the scores of the first of several trainings; bands are over all.
+
+    There is no calibration curve where no bin of scores has enough jets in all trainings.
+    """
+    curves = _roc(scores, quark), _rejections(scores, quark), _calibration(scores, quark)
     return Evaluation(
         digest,
         len(quark),
         histograms=(_scores(scores[0], quark),),
-        curves=(_roc(scores, quark), _rejections(scores, quark), _calibration(scores, quark)),
+        curves=tuple(curve for curve in curves if curve.positions),
     )
 
 
