@@ -158,6 +158,9 @@ struct Tile {
 // Moves sums on: into 32 bits and, with the last words, into y.
 template <bool kFirst, bool kLast, int kRows, int kVectors>
 INLINE void Finish(const Ints (&acc)[kRows][kVectors], const Tile tile) {
+  float* rows[kRows];  // once: gcc 12 would multiply for every store
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) rows[r] = tile.y + r * tile.y_stride;
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v)
 #pragma GCC unroll 2
@@ -172,7 +175,7 @@ INLINE void Finish(const Ints (&acc)[kRows][kVectors], const Tile tile) {
         if (!kFirst) sum = Add32(sum, Load(so_far));
         if (kLast)
           StoreOutputs(sum, tile.step[r], tile.scale + at, tile.bias + at,
-                       tile.y + r * tile.y_stride + at, kLanes);
+                       rows[r] + at, kLanes);
         else
           Store(so_far, sum);
       }
