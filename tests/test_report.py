@@ -316,7 +316,7 @@ def test_simple_estimators_stand_beside_every_result(whole: RunFolder) -> None:
     assert "A constant alone reaches validation NLL" in text
     assert "every network shown is better" in text
     (beaten,) = (part for part in text.split("An oracle alone reaches")[1:])
-    assert "did not beat" in beaten
+    assert beaten.split(".")[0].endswith("which no network shown beats")
     assert text.count("an oracle alone") == 2  # below the front and below the strategies
 
 
@@ -448,6 +448,24 @@ def test_verdict(tmp_path: Path, gain: float, std: float | None, headline: str) 
     found = verdict.verdict(view.read(folder))
     expected = headline.replace("beats all at", "beats every handmade strategy at")
     assert found.headline == expected
+
+
+def test_verdict_names_what_a_simple_estimator_beats_once(tmp_path: Path) -> None:
+    folder, rng = begin(tmp_path), random.Random(1)
+    for name, value in (("default", 1.0), ("all", 5.0)):
+        item = measure(BASELINES[name], f"baseline:{name}", "full", rng)
+        metrics = {metric: Quantity(value, 0.1, 3) for metric in ("nll", "auc_low")}
+        folder.append(dataclasses.replace(item, metrics=metrics))
+    quantity = {"value": 3.0, "std": None, "n": 1}
+    sticks = [{"name": "an axis", "metric": metric, "quantity": quantity} for metric in ("nll", "auc_low")]
+    folder.update({"yardsticks": sticks})
+    (sentence,) = (
+        text
+        for text in verdict.verdict(view.read(folder)).sentences
+        if text.startswith("An axis alone reaches")
+    )
+    assert sentence.count(" 3") == 2
+    assert sentence.endswith("on the same events, which all did not beat.")
 
 
 @pytest.mark.parametrize(("loss", "further"), [(1.05, True), (2.0, False)])

@@ -213,26 +213,30 @@ def _handmade(run: Run) -> list[str]:
 
 def _yardsticks(run: Run) -> list[str]:
     """Say which networks do not beat what a simple estimator reaches without training."""
-    sentences = []
+    shown = {member.digest: member for member in (*run.front, *run.baselines)}.values()
+    reached: dict[tuple[str, str], list[str]] = {}
     for item in run.yardsticks:
         metric = run.metrics.get(item.metric)
-        if metric is None:
+        known = [member for member in shown if item.metric in member.metrics]
+        if metric is None or not known:
             continue
         sign = -1 if metric.direction == "maximize" else 1
-        shown = {member.digest: member for member in (*run.front, *run.baselines)}.values()
-        known = [member for member in shown if item.metric in member.metrics]
         poorer = [
             run.name(member)
             for member in known
             if sign * (member.metrics[item.metric].value - item.quantity.value) >= 0
         ]
-        label = numbers.in_prose(metric.label)
-        reached = f"{item.name.capitalize()} alone reaches {label} {numbers.short(item.quantity)}"
-        if poorer:
-            sentences.append(f"{reached} on the same events, which {_listed(poorer)} did not beat.")
-        elif known:
-            sentences.append(f"{reached} on the same events; every network shown is better.")
-    return sentences
+        outcome = f", which {_listed(poorer)} did not beat"
+        if not poorer:
+            outcome = "; every network shown is better"
+        elif len(poorer) == len(known):
+            outcome = ", which no network shown beats"
+        value = f"{numbers.in_prose(metric.label)} {numbers.short(item.quantity)}"
+        reached.setdefault((item.name, outcome), []).append(value)
+    return [
+        f"{name.capitalize()} alone reaches {_listed(values)} on the same events{outcome}."
+        for (name, outcome), values in reached.items()
+    ]
 
 
 def _gain(run: Run, gap: Difference | None) -> str:
