@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,21 +57,26 @@ def built(sources: Path, out: Path) -> ctypes.CDLL:
     return library
 
 
-def prepared(library: ctypes.CDLL, kernel: str, m: int, k: int, n: int) -> Timer | None:
-    """Pack weights and check the result; nothing if this tree has no such kernel for this processor.
+def prepared(trees: dict[str, ctypes.CDLL], kernels: list[str], m: int, k: int, n: int) -> dict[str, Timer]:
+    """Pack weights and check results; give what to time, without kernels that a tree does not have.
 
     Raises:
-        AssertionError: the kernel computes something else than numpy.
+        AssertionError: a kernel computes something else than numpy.
     """
     rng = np.random.default_rng(0)
     weights = pack(rng.integers(-1, 2, (n, k)).astype(np.int8))
     x, y = rng.normal(size=(m, k)).astype(np.float32), np.empty((m, n), np.float32)
-    made = library.Prepare(kernel.encode(), m, k, n, weights)
-    if not made:
-        return None
-    library.Time(made, x, y, 1)
-    np.testing.assert_array_equal(y, ternary_matmul(x, weights, np.ones((), np.float32), K=k))
-    return lambda repeats: float(library.Time(made, x, y, repeats))
+    expected = ternary_matmul(x, weights, np.ones((), np.float32), K=k)
+    timers: dict[str, Timer] = {}
+    for kernel in kernels:
+        for label, library in trees.items():
+            made = library.Prepare(kernel.encode(), m, k, n, weights)
+            if not made:
+                continue
+            library.Time(made, x, y, 1)
+            np.testing.assert_array_equal(y, expected)
+            timers[label + kernel] = partial(library.Time, made, x, y)
+    return timers
 
 
 def compare(timers: dict[str, Timer], seconds: float) -> dict[str, float]:
@@ -102,13 +108,7 @@ def main() -> None:
             trees["other "] = built(arguments.against.resolve(), Path(folder) / "other.so")
         for shape in arguments.shapes:
             m, k, n = map(int, shape.split(","))
-            timers = {
-                label + kernel: timer
-                for kernel in arguments.kernels
-                for label, library in trees.items()
-                if (timer := prepared(library, kernel, m, k, n))
-            }
-            found = compare(timers, arguments.seconds)
+            found = compare(prepared(trees, arguments.kernels, m, k, n), arguments.seconds)
             first = next(iter(found.values()))
             cells = [
                 f"{name} {least:.2f} us, {m * k * n / least / 1e3:.0f}/ns, x{first / least:.2f}"

@@ -70,15 +70,16 @@ int64_t Place(int64_t n, int64_t k, int64_t tile, int64_t word) {
 
 // An index is c0 + 3 c1 + 9 c2 of three codes; after k the code is 1.
 void Pack(const uint8_t* w, int64_t n, int64_t k, uint8_t* packed) {
-  constexpr int kPowers[] = {1, 3, 9};
+  const int64_t row_bytes = DivideUp(k, 4);
   std::memset(packed, 0, PackedBytes(n, k));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < RoundUp(k, 3); ++j) {
-      const int code = j < k ? Code(w + i * DivideUp(k, 4), j) : 1;
+  for (int64_t i = 0; i < n; ++i, w += row_bytes)
+    for (int64_t j = 0; j < k; j += 3) {
+      int index = 0;
+      for (int64_t c = j + 2; c >= j; --c)
+        index = 3 * index + (c < k ? Code(w, c) : 1);
       auto* words = reinterpret_cast<uint16_t*>(
           packed + Place(n, k, i / kTileOutputs, WordOf(j)));
-      words[i % kTileOutputs] += code * kPowers[j % 3]
-                                 << j % kBlockK % kWordK / 3 * 5;
+      words[i % kTileOutputs] |= index << j % kBlockK % kWordK / 3 * 5;
     }
 }
 
@@ -103,7 +104,7 @@ constexpr Codes kCodes;
 TARGET void FillTables(const int8_t* q, int64_t words, uint8_t* tables,
                        int64_t step) {
   Ints pair = Load(kCodes.pair), third = Load(kCodes.third);
-  // In registers: gcc 12 would load them for every table, a tenth of the time.
+  // In registers: gcc 12 would load them for every table.
   asm("" : "+v"(pair), "+v"(third));
   for (int64_t i = 0; i < 3 * words; ++i, q += 3, tables += step) {
     int16_t q01, q12;

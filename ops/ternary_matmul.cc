@@ -44,11 +44,11 @@ class TernaryMatMul {
       kernel_ = &ChooseKernel(n_, k_);
       weights_ = Pack(*w, n_);
     }
-    if (const auto scale = node.constant(kScale)) CheckScale(*scale, n_);
-    if (const auto bias = node.constant(kBias)) CheckBias(*bias, n_);
+    const auto scale = node.constant(kScale), bias = node.constant(kBias);
+    if (scale) CheckScale(*scale, n_);
+    if (bias) CheckBias(*bias, n_);
     if (n_ < 0) return;
-    if (const auto scale = node.constant(kScale)) scale_ = Scale(*scale, n_);
-    const auto bias = node.constant(kBias);
+    if (scale) scale_ = Scale(*scale, n_);
     if (bias || !node.has(kBias)) bias_ = Bias(bias, n_);
   }
 
