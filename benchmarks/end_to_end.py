@@ -5,11 +5,10 @@
 Networks have random weights, which changes no time. The contestants of each graph: the float strategy in standard
 operators alone, onnxruntime's own dynamic quantisation of that file to 8 bits, the float strategy as exported (with
 fused splines, where the network has splines), the strategy that quantises most, and every layer that a search may
-quantise where that is more. The two float files are held to
-each other and the ternary one to its function body (`bitsearch verify` does that for any file) before the clock
-starts; then all take turns, so that ratios hold on a busy machine. Memory is how far a process rises from opening
-the file to its peak at the largest batch. With --profile, onnxruntime's profiler tells each file's share of time by
-operator at the largest batch.
+quantise where that is more. The two float files are held to each other and the ternary one to its function body
+(`bitsearch verify` does that for any file) before the clock starts; then all take turns, so that ratios hold on a
+busy machine. Memory is how far a process rises from opening the file to its peak at the largest batch. With
+--profile, onnxruntime's profiler tells each file's share of time by operator at the largest batch.
 """
 
 import argparse

@@ -57,6 +57,10 @@ double BestNanoseconds(Body body) {
   "vpaddw %%ymm" #b ", %%ymm" #a ", %%ymm" #a "\n"
 #define LOOKUP(a, b) "vpermw %%zmm16, %%zmm17, %%zmm" #b "\n"
 #define ADD(a, b) "vpaddw %%zmm" #b ", %%zmm" #a ", %%zmm" #a "\n"
+#define SHIFT "vpsrlw $5, %%zmm17, %%zmm18\n"
+#define ROW(a, b)                 \
+  LOOKUP(a, b) SHIFT LOOKUP(a, b) \
+  SHIFT LOOKUP(a, b) ADD(a, b) ADD(a, b) ADD(a, b)
 #define ADD_MEMORY(a, b) "vpaddw (%0), %%ymm" #a ", %%ymm" #a "\n"
 #define LOAD(a, b) "vmovdqa64 64*" #a "(%0), %%zmm" #a "\n"
 #define STORE(a, b) "vmovdqa64 %%zmm16, 64*" #a "(%0)\n"
@@ -71,6 +75,7 @@ int main() {
   RATE("vpdpbusd 256", EIGHT(DOT256), line, 32)
   RATE("vpandd + vpdpbusd 512", EIGHT(AND_DOT), line, 64)
   RATE("8 vpermw, then 8 vpaddw 512", EIGHT(LOOKUP) EIGHT(ADD), line, 96)
+  RATE("lookups of one row, with shifts", EIGHT(ROW), line, 288)
   RATE("vpmaddubsw + vpaddw 256", EIGHT(MADD), line, 32)
   RATE("vpaddw from memory 256 (table)", EIGHT(ADD_MEMORY), line, 64)
   RATE("vfmadd231ps 512", EIGHT(FMA), line, 16)
