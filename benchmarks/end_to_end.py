@@ -27,12 +27,14 @@ import numpy as np
 import onnxruntime
 import torch
 
-from bitsearch import benchmarking, catalogue, export, ops, runtime
-from bitsearch.benchmarking import Benchmark, Contender
-from bitsearch.feeds import draw
+from bitsearch import ops
+from bitsearch.core.strategy import Configuration
+from bitsearch.core.task import Task
 from bitsearch.models.flows.coupling import CouplingBlock
-from bitsearch.strategy import Configuration
-from bitsearch.task import Task
+from bitsearch.network import catalogue, export
+from bitsearch.onnxfile import bench, runtime
+from bitsearch.onnxfile.bench import Benchmark, Contender
+from bitsearch.onnxfile.inputs import draw
 
 GRAPHS = (
     "caloinn/ds1-photon/sampler",
@@ -79,7 +81,7 @@ def contenders(entry: catalogue.Entry, task: Task, graph: str, folder: Path) -> 
     fused = write(entry, task, plain, graph, folder / "float32 exported.onnx")
     with standard_operators():
         standard = write(entry, task, plain, graph, folder / "float32.onnx")
-    found = [standard, benchmarking.quantized_to_int8([standard], folder)]
+    found = [standard, bench.quantized_to_int8([standard], folder)]
     if has_splines(fused):
         check_same(standard, fused)
         found.append(Contender("float32, fused splines", fused.path))
@@ -169,7 +171,7 @@ def main() -> None:
         task = entry.task(dataset, arguments.preset)
         with tempfile.TemporaryDirectory() as work:
             files = contenders(entry, task, graph, Path(work))
-            measured = benchmarking.bench(files, arguments.batch, arguments.threads, arguments.blocks)
+            measured = bench.bench(files, arguments.batch, arguments.threads, arguments.blocks)
             show(name, arguments.preset, measured)
             for item in files if arguments.profile else ():
                 found = shares(item, max(arguments.batch), arguments.threads, Path(work))

@@ -18,10 +18,11 @@ from pathlib import Path
 import onnx
 import torch
 
-from bitsearch import catalogue, export, quant, runtime
-from bitsearch.laboratory import Laboratory
-from bitsearch.strategy import Configuration
-from bitsearch.training import batch_of, only
+from bitsearch.core.strategy import Configuration
+from bitsearch.network import catalogue, export, quant
+from bitsearch.network.laboratory import Laboratory
+from bitsearch.network.loop import batch_of, only
+from bitsearch.onnxfile import runtime
 
 SEED = 1
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bitsearch import quant
-from bitsearch.assignment import Assignment
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.precision import Precision
+from bitsearch.network import quant
 from bitsearch.ops import reference
-from bitsearch.precision import Precision
 
 CONTENDERS = ("float32", "ternary", "binary")
 

@@ -2,10 +2,10 @@
 
 from importlib.metadata import version
 
-from bitsearch.assignment import Assignment
-from bitsearch.errors import BitsearchError
-from bitsearch.precision import Precision
-from bitsearch.strategy import Configuration, Strategy
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import BitsearchError
+from bitsearch.core.precision import Precision
+from bitsearch.core.strategy import Configuration, Strategy
 
 __version__ = version("bitsearch")
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 from torch import nn
 
-from bitsearch import catalogue, quant, training
-from bitsearch.assignment import Assignment
 from bitsearch.cli import main
-from bitsearch.laboratory import Laboratory
-from bitsearch.precision import Precision
-from bitsearch.quant import BitLinear
-from bitsearch.runtime import open_session
-from bitsearch.strategy import Configuration
-from bitsearch.training import train
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.precision import Precision
+from bitsearch.core.strategy import Configuration
+from bitsearch.network import catalogue, loop, quant
+from bitsearch.network.laboratory import Laboratory
+from bitsearch.network.loop import train
+from bitsearch.network.quant import BitLinear
+from bitsearch.onnxfile.runtime import open_session
 
 LAYER_TOLERANCE = 1e-4
 AGREEING_EVENTS = 0.5
@@ -183,7 +183,7 @@ class Contract:
             )
             return result.network
 
-        every_step = patch.multiple(training, SECONDS_BETWEEN_CHECKPOINTS=-1.0, STEPS_BETWEEN_CHECKS=1)
+        every_step = patch.multiple(loop, SECONDS_BETWEEN_CHECKPOINTS=-1.0, STEPS_BETWEEN_CHECKS=1)
         with every_step, pytest.raises(_InterruptedError):
             trained(tmp_path / "killed", kill)
         with every_step:
@@ -195,7 +195,10 @@ class Contract:
         """Every graph passes the full check, names its inputs and outputs, and takes any batch."""
         for model in exported.models.values():
             onnx.checker.check_model(model, full_check=True)
-            assert {prop.key for prop in model.metadata_props} >= {"bitsearch.assignment", "bitsearch.model"}
+            assert {prop.key for prop in model.metadata_props} >= {
+                "bitsearch.core.assignment",
+                "bitsearch.model",
+            }
             session = open_session(model)
             for batch in (1, 3):
                 inputs = _inputs(session, batch)

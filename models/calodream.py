@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.task import Graph, Progress, Recipe, Recipes, Session
 from bitsearch.models.matching.checkpoints import convert
 from bitsearch.models.matching.energy import EnergySizes
 from bitsearch.models.matching.graphs import EnergyContext, EnergyVelocity, Generator, Losses, ShapeVelocity
@@ -25,8 +27,6 @@ from bitsearch.models.showers.comparison import SHOWERS, EvaluationSettings, com
 from bitsearch.models.showers.dataset import ShowerData
 from bitsearch.models.showers.geometry import Geometry, embedded
 from bitsearch.models.showers.normalization import Selection
-from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
-from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 BATCH = 500
 DATASETS = ("ds2",)
@@ -54,7 +54,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class CaloDREAMTask:
-    """CaloDREAM on dataset 2 or sums of its voxels: what `bitsearch.task.Task` asks for.
+    """CaloDREAM on dataset 2 or sums of its voxels: what `bitsearch.core.task.Task` asks for.
 
     `measured_times` is the number of times and noises that each validation event is measured with.
     """

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.task import Graph, Progress, Recipe, Recipes, Session
 from bitsearch.models.flows.coupling import CouplingBlock, OutOfBounds, Subnet
 from bitsearch.models.flows.freia import convert
 from bitsearch.models.flows.splines import SPLINES
@@ -18,8 +20,6 @@ from bitsearch.models.showers.comparison import SHOWERS, EvaluationSettings, com
 from bitsearch.models.showers.dataset import ShowerData, load
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import MEV_PER_GEV, Denormalization, Selection
-from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
-from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 LOG_OFFSET = 1e-8
 LARGEST_LOG = 30.0
@@ -190,7 +190,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class CaloINNTask:
-    """CaloINN on one CaloChallenge geometry: what `bitsearch.task.Task` asks for."""
+    """CaloINN on one CaloChallenge geometry: what `bitsearch.core.task.Task` asks for."""
 
     dataset: str
     preset: str

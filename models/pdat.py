@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.task import Graph, Progress, Recipe, Recipes, Session
 from bitsearch.models.jets import authors_pdat, classification
 from bitsearch.models.jets.dual_attention import ChannelAttention, ChannelLayout, ParticleAttention
 from bitsearch.models.jets.edge_convolution import (
@@ -28,8 +30,6 @@ from bitsearch.models.jets.pair_features import (
     Preparation,
 )
 from bitsearch.models.jets.prepared import PreparedJets, load
-from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
-from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 BATCH = 500
 PROBABILITY = "quark_probability"
@@ -166,7 +166,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class PDATTask:
-    """P-DAT on quark and gluon jets: what `bitsearch.task.Task` asks for.
+    """P-DAT on quark and gluon jets: what `bitsearch.core.task.Task` asks for.
 
     The search follows the cross entropy of the validation jets: it uses every jet's probability and so tells
     configurations apart that agree within the error of their AUC. It stays the validation jets'; the paper's

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bitsearch.core.measurement import Evaluation, Map, Metric, Quantity, Yardstick, over_trainings
+from bitsearch.core.task import Graph, Progress, Recipe, Recipes, Session
 from bitsearch.models.jets import angles
 from bitsearch.models.jets.geometric import convert
 from bitsearch.models.jets.message_passing import SMALLEST_WEIGHT, Convolution, Perceptron, Style, length
 from bitsearch.models.jets.planes import TARGET, Columns, Planes, load
-from bitsearch.records import Evaluation, Map, Metric, Quantity, Yardstick, over_trainings
-from bitsearch.task import Graph, Progress, Recipe, Recipes, Session
 
 BATCH = 256
 MAP_EDGES = np.linspace(-math.pi, math.pi, 31)
@@ -119,7 +119,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class SMEFTNetTask:
-    """SMEFTNet on jets of boosted W bosons: what `bitsearch.task.Task` asks for."""
+    """SMEFTNet on jets of boosted W bosons: what `bitsearch.core.task.Task` asks for."""
 
     preset: str
     architecture: Architecture

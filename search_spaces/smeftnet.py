@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from bitsearch.assignment import Assignment
-from bitsearch.records import PublishedFraction, PublishedResult
-from bitsearch.space import Group
-from bitsearch.strategy import Configuration, Strategy
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.measurement import PublishedFraction, PublishedResult
+from bitsearch.core.space import Group
+from bitsearch.core.strategy import Configuration, Strategy
 
 READOUT = "readout."
 AS_CODED = ("paper", "launch-script")

@@ -18,16 +18,16 @@ import pytest
 from hypothesis import settings
 from torch import nn
 
-from bitsearch import catalogue, quant
 from bitsearch.cli import main
-from bitsearch.laboratory import Laboratory
+from bitsearch.core.measurement import Measurement
+from bitsearch.core.rundir import RunFolder
+from bitsearch.core.space import SearchSpace
+from bitsearch.core.strategy import Configuration
+from bitsearch.core.task import Task
 from bitsearch.models.caloinn import CaloINN
 from bitsearch.models.showers import generator
-from bitsearch.records import Measurement
-from bitsearch.rundir import RunFolder
-from bitsearch.space import SearchSpace
-from bitsearch.strategy import Configuration
-from bitsearch.task import Task
+from bitsearch.network import catalogue, quant
+from bitsearch.network.laboratory import Laboratory
 
 settings.register_profile("bitsearch", deadline=None, derandomize=True)
 settings.load_profile("bitsearch")

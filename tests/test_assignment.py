@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsearch.assignment import Assignment, digest
-from bitsearch.errors import ConfigurationError
-from bitsearch.precision import Precision
+from bitsearch.core.assignment import Assignment, digest
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.precision import Precision
 
 assignments = st.dictionaries(st.text(min_size=1, max_size=5), st.sampled_from(list(Precision)), max_size=6)
 

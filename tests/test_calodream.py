@@ -16,15 +16,16 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from bitsearch import catalogue, export, ops, parity, quant
-from bitsearch.checkpoint import load_state
+from bitsearch import ops
 from bitsearch.cli import main
-from bitsearch.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError
 from bitsearch.models.calodream import task
 from bitsearch.models.matching.checkpoints import convert
 from bitsearch.models.matching.graphs import Generator
 from bitsearch.models.matching.network import CaloDREAM
 from bitsearch.models.showers import generator as made
+from bitsearch.network import catalogue, export, parity, quant
+from bitsearch.network.checkpoint import load_state
 
 SMOKE = task("ds2", "smoke")
 GRID = SMOKE.architecture.grid
@@ -426,8 +427,8 @@ def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureF
     printed = json.loads(capfd.readouterr().out)
     assert printed["parity"]["layer_max_error"] < 1e-5
     metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
-    assert metadata["bitsearch.strategy"] == "shape-full"
-    assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
+    assert metadata["bitsearch.core.strategy"] == "shape-full"
+    assert json.loads(metadata["bitsearch.core.assignment"])["shape.embedding"] == "ternary"
 
 
 def test_presets_grow() -> None:

@@ -14,11 +14,12 @@ import torch
 from conftest import Bench, SmokeRun
 from torch import Tensor, nn
 
-from bitsearch import checkpoint, ops, quant
+from bitsearch import ops
 from bitsearch.cli import main
-from bitsearch.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError
 from bitsearch.models.caloinn import CaloINN, Density, Sampler, task
 from bitsearch.models.flows.coupling import CouplingBlock
+from bitsearch.network import checkpoint, quant
 
 SMOKE = task("ds1-photon", "smoke")
 convert = SMOKE.convert
@@ -164,7 +165,7 @@ def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureF
 
 
 def _strategy(name: str) -> Any:
-    from bitsearch import catalogue
+    from bitsearch.network import catalogue
 
     entry = catalogue.find("caloinn")
     return entry.strategy(entry.task("ds1-photon", "smoke"), name).configuration.assignment

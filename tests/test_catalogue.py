@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bitsearch import catalogue, quant
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError
 from bitsearch.models.flows.coupling import CouplingBlock
+from bitsearch.network import catalogue, quant
 
 PHOTON, PION, DS2 = 18_821_350, 26_592_624, 270_999_370
 # Section 8 of the specification: total, quantised weights, quantised biases, layers, printed percentages A and D.

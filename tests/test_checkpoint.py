@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from bitsearch import checkpoint
-from bitsearch.assignment import Assignment
-from bitsearch.checkpoint import Checkpoint
-from bitsearch.errors import CheckpointError
-from bitsearch.strategy import Configuration
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import CheckpointError
+from bitsearch.core.strategy import Configuration
+from bitsearch.network import checkpoint
+from bitsearch.network.checkpoint import Checkpoint
 
 STATE = {"a.weight": torch.randn(3, 2), "a.bias": torch.randn(3)}
 CONFIGURATION = Configuration(Assignment({"a": "ternary"}), {"permutation": "random"})

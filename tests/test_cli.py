@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from conftest import TRIALS, Bench, SmokeRun
 
-from bitsearch import checkpoint, ops
-from bitsearch.checkpoint import Checkpoint
+from bitsearch import ops
 from bitsearch.cli import main, parser
-from bitsearch.laboratory import Laboratory
 from bitsearch.models.showers import files, generator
+from bitsearch.network import checkpoint
+from bitsearch.network.checkpoint import Checkpoint
+from bitsearch.network.laboratory import Laboratory
 
 Capture = pytest.CaptureFixture[str]
 MODEL = ["--model", "caloinn", "--preset", "smoke"]
@@ -182,7 +183,7 @@ def test_train_then_export(
     assert printed["bytes"] == model.stat().st_size
     assert printed["parity"]["layer_max_error"] < 1e-5
     session = ops.session(model)
-    assert session.get_modelmeta().custom_metadata_map["bitsearch.strategy"] == "nncentral"
+    assert session.get_modelmeta().custom_metadata_map["bitsearch.core.strategy"] == "nncentral"
     (showers,) = session.run(None, dict(bench.task.inputs(2, 1)))
     assert np.isfinite(showers).all()
     assert str(model) in call(capsys, "export", out, "--out", model)
@@ -288,7 +289,7 @@ def test_interrupt_says_how_to_go_on(capsys: Capture, monkeypatch: pytest.Monkey
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bitsearch.catalogue.find", interrupt)
+    monkeypatch.setattr("bitsearch.network.catalogue.find", interrupt)
     assert main(["run", "--model", "caloinn"]) == 130
     assert capsys.readouterr().err == "bitsearch: interrupted; the same command continues\n"
 

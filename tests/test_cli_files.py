@@ -10,9 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from ternary_layer import Layer
 
-from bitsearch import benchmarking, ops
+from bitsearch import ops
 from bitsearch.cli import main
-from bitsearch.inspection import inspect
+from bitsearch.onnxfile import bench
+from bitsearch.onnxfile.inspect import inspect
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_verify_fails_with_status_1(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_bench(mlp: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarking, "BLOCK_SECONDS", 1e-4)
+    monkeypatch.setattr(bench, "BLOCK_SECONDS", 1e-4)
     out = tmp_path / "small.onnx"
     call("ternarize", mlp, "--out", out)
     flags = ["--against", str(mlp), "--int8", "--batch", "1", "4", "--blocks", "2", "--threads", "2"]

@@ -11,16 +11,16 @@ import torch
 from conftest import SmokeRun
 from ternary_layer import Layer
 
-from bitsearch import catalogue
-from bitsearch.assignment import Assignment
-from bitsearch.checkpoint import Checkpoint
 from bitsearch.cli import main
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.space import Group, Inventory
+from bitsearch.core.space import Layer as Linear
+from bitsearch.core.strategy import Configuration
 from bitsearch.models.showers import classifier, generator
-from bitsearch.space import Group, Inventory
-from bitsearch.space import Layer as Linear
-from bitsearch.strategy import Configuration
-from bitsearch.suggestion import suggest
+from bitsearch.network import catalogue
+from bitsearch.network.checkpoint import Checkpoint
+from bitsearch.run.suggest import suggest
 
 Capture = pytest.CaptureFixture[str]
 METRICS = {"separation", "auc_low", "auc_high"}

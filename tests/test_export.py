@@ -18,13 +18,14 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import bitsearch
-from bitsearch import catalogue, export, ops, quant
-from bitsearch.assignment import Assignment
-from bitsearch.errors import ExportError
-from bitsearch.export import Metadata, Normalization, fold
+from bitsearch import ops
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ExportError
+from bitsearch.core.precision import Precision
+from bitsearch.core.task import Graph
+from bitsearch.network import catalogue, export, quant
+from bitsearch.network.export import Metadata, Normalization, fold
 from bitsearch.ops.reference import unpack
-from bitsearch.precision import Precision
-from bitsearch.task import Graph
 
 STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "all"]
 METADATA = Metadata("0", "toy", "toys", 0.5, {})
@@ -124,8 +125,8 @@ def test_file_says_what_it_is(bench: Bench, strategy: str) -> None:
     }
     assert found["bitsearch.version"] == bitsearch.__version__ == model.producer_version
     assert (found["bitsearch.model"], found["bitsearch.dataset"]) == ("caloinn", "ds1-photon")
-    assert found["bitsearch.strategy"] == strategy
-    assert Assignment(json.loads(found["bitsearch.assignment"])) == configuration.assignment
+    assert found["bitsearch.core.strategy"] == strategy
+    assert Assignment(json.loads(found["bitsearch.core.assignment"])) == configuration.assignment
     inventory = catalogue.inventory(bench.task, configuration.options)
     assert float(found["bitsearch.fraction"]) == inventory.fractions(configuration.assignment).fraction
     config = json.loads(found["bitsearch.config"])
@@ -136,7 +137,7 @@ def test_file_says_what_it_is(bench: Bench, strategy: str) -> None:
 def test_strategy_is_left_out_where_there_is_none(bench: Bench) -> None:
     configuration = bench.strategy("nncentral")
     model = bench.laboratory.export(bench.trained(configuration), configuration, "sampler")
-    assert "bitsearch.strategy" not in {item.key for item in model.metadata_props}
+    assert "bitsearch.core.strategy" not in {item.key for item in model.metadata_props}
 
 
 @pytest.mark.parametrize("graph", ["sampler", "density"])

@@ -7,7 +7,7 @@ import pytest
 from jet_files import LABEL, energyflow, save, wz_jets
 
 from bitsearch.cli import main
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.jets import dataset, quark_gluon, wz
 from bitsearch.models.jets.dataset import ROLE
 

@@ -12,7 +12,7 @@ from jet_files import LABEL, energyflow, save
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.jets import files, production, pythia, quark_gluon
 from bitsearch.models.jets.quark_gluon import QuarkGluonJets
 

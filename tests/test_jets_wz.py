@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jet_files import LABEL, save, wz_jets
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.jets import production, wz
 from bitsearch.models.jets.kinematics import Array, wrapped
 from bitsearch.models.jets.wz import PUBLIC

@@ -13,11 +13,11 @@ import pytest
 import torch
 from conftest import Bench, SmokeRun
 
-from bitsearch import laboratory as module
 from bitsearch import ops
-from bitsearch.errors import CheckpointError, TrainingError
-from bitsearch.laboratory import Laboratory, load_network
-from bitsearch.records import Measurement, Quantity
+from bitsearch.core.errors import CheckpointError, TrainingError
+from bitsearch.core.measurement import Measurement, Quantity
+from bitsearch.network import laboratory as module
+from bitsearch.network.laboratory import Laboratory, load_network
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_kept_file_is_what_was_measured(bench: Bench, measured: Measurement) -> 
     file = bench.laboratory.folder / measured.model
     assert file.stat().st_size == measured.size_bytes
     found = ops.session(file).get_modelmeta().custom_metadata_map
-    assert found["bitsearch.strategy"] == "nncentral"
+    assert found["bitsearch.core.strategy"] == "nncentral"
     assert float(found["bitsearch.fraction"]) == measured.fraction
 
 
@@ -92,7 +92,7 @@ def test_references_and_traces_are_made_once(bench: Bench, monkeypatch: pytest.M
     work = bench.laboratory.folder / "work"
     before = {path: path.stat().st_mtime_ns for path in work.glob("trace-*")}
     assert len(before) == 4
-    monkeypatch.setattr("bitsearch.export.trace", None)
+    monkeypatch.setattr("bitsearch.network.export.trace", None)
     for choice, graph in product(bench.space.options["permutation"], bench.laboratory.graphs):
         bench.laboratory.template({"permutation": choice}, graph)
         bench.laboratory.reference({"permutation": choice})

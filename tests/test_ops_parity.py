@@ -11,8 +11,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from ternary_layer import Layer
 
 from bitsearch import ops
+from bitsearch.onnxfile.truths import hostile_rows
 from bitsearch.ops.reference import Float
-from bitsearch.truths import hostile_rows
 
 USABLE = [kernel.name for kernel in ops.kernels() if kernel.usable]
 # One below, at and above the widths and block sizes of the kernels.

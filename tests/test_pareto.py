@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsearch import pareto
-from bitsearch.records import Direction, Fidelity, Measurement, Metric, Quantity
+from bitsearch.core import pareto
+from bitsearch.core.measurement import Direction, Fidelity, Measurement, Metric, Quantity
 
 NLL = Metric("nll", "NLL", "nats", "minimize", "validation")
 AUC = Metric("auc", "AUC", "", "maximize", "validation")

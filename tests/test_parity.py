@@ -8,7 +8,7 @@ import pytest
 from conftest import Bench
 from onnx import numpy_helper
 
-from bitsearch import parity
+from bitsearch.network import parity
 
 STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "all"]
 

@@ -13,16 +13,16 @@ from quark_gluon_toy import toy
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitsearch import catalogue, checkpoint, export, parity, quant
-from bitsearch.assignment import Assignment
-from bitsearch.errors import CheckpointError
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import CheckpointError
+from bitsearch.core.space import Inventory
+from bitsearch.core.task import DataIdentity
 from bitsearch.models.jets import authors_pdat, prepared
 from bitsearch.models.jets.edge_convolution import Pointwise, over_real
 from bitsearch.models.jets.pair_features import Inputs
 from bitsearch.models.pdat import PDAT, Architecture, Classifier, PDATTask, classify, preparation, task
-from bitsearch.runtime import open_session
-from bitsearch.space import Inventory
-from bitsearch.task import DataIdentity
+from bitsearch.network import catalogue, checkpoint, export, parity, quant
+from bitsearch.onnxfile.runtime import open_session
 
 SMALL: dict[str, Any] = {
     "particles": 12,

@@ -14,10 +14,12 @@ import optuna
 import pytest
 from conftest import EVENTS, TRIALS, SmokeRun
 
-from bitsearch import ops, pareto, pipeline
+from bitsearch import ops
 from bitsearch.cli import main
-from bitsearch.records import Metric
-from bitsearch.rundir import RunFolder
+from bitsearch.core import pareto
+from bitsearch.core.measurement import Metric
+from bitsearch.core.rundir import RunFolder
+from bitsearch.run import pipeline
 
 STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "all"]
 

@@ -13,13 +13,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bitsearch import quant
-from bitsearch.assignment import Assignment
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.precision import Precision
+from bitsearch.network import quant
+from bitsearch.network.quant import BitLinear
+from bitsearch.onnxfile.truths import hostile_rows
 from bitsearch.ops.reference import pack, ternary_matmul
-from bitsearch.precision import Precision
-from bitsearch.quant import BitLinear
-from bitsearch.truths import hostile_rows
 
 LOW_BIT = [Precision.TERNARY, Precision.BINARY]
 Array = NDArray[np.float64]

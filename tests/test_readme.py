@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bitsearch import catalogue, ops
+from bitsearch import ops
 from bitsearch.cli import parser
+from bitsearch.network import catalogue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitsearch import pareto, report
-from bitsearch.assignment import Assignment
-from bitsearch.records import (
+from bitsearch import report
+from bitsearch.core import pareto
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.measurement import (
     Curve,
     Evaluation,
     Fidelity,
@@ -29,10 +30,10 @@ from bitsearch.records import (
     Profile,
     Quantity,
 )
+from bitsearch.core.rundir import RunFolder
+from bitsearch.core.space import Inventory, Layer
+from bitsearch.core.strategy import Configuration
 from bitsearch.report import numbers, verdict, view
-from bitsearch.rundir import RunFolder
-from bitsearch.space import Inventory, Layer
-from bitsearch.strategy import Configuration
 
 BLOCKS, PARTS = 8, {"first": (64, 46), "central": (64, 64), "last": (1104, 64)}
 LAYERS = tuple(
@@ -489,7 +490,7 @@ def test_verdict_on_what_costs_nothing(tmp_path: Path, loss: float, further: boo
 def test_report_needs_no_heavy_library(whole: RunFolder) -> None:
     heavy = "'torch', 'onnxruntime', 'optuna', 'onnx'"
     code = (
-        "import sys; from bitsearch import report; from bitsearch.rundir import RunFolder;"
+        "import sys; from bitsearch import report; from bitsearch.core.rundir import RunFolder;"
         f"report.view.read(RunFolder({str(whole.path)!r}));"
         f"assert not {{{heavy}}} & set(sys.modules), sorted({{{heavy}}} & set(sys.modules))"
     )

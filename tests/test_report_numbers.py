@@ -2,7 +2,7 @@
 
 import pytest
 
-from bitsearch.records import Quantity
+from bitsearch.core.measurement import Quantity
 from bitsearch.report import numbers
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bitsearch.errors import ConfigurationError
-from bitsearch.records import Evaluation, Measurement, Quantity
-from bitsearch.rundir import RunFolder, write_atomically
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.measurement import Evaluation, Measurement, Quantity
+from bitsearch.core.rundir import RunFolder, write_atomically
 
 
 def measurement(digest: str) -> Measurement:
@@ -44,7 +44,7 @@ def test_torn_last_line_is_dropped(tmp_path: Path, torn: str) -> None:
 
 def test_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     hold = (
-        "import sys; from bitsearch.rundir import RunFolder\n"
+        "import sys; from bitsearch.core.rundir import RunFolder\n"
         "with RunFolder(sys.argv[1]).locked():\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -10,12 +10,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from bitsearch import search as module
-from bitsearch.errors import ConfigurationError
-from bitsearch.records import Measurement, Metric, Quantity
-from bitsearch.search import FRACTION, LADDER, Study, ladder, search
-from bitsearch.space import Group, SearchSpace
-from bitsearch.strategy import Configuration
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.measurement import Measurement, Metric, Quantity
+from bitsearch.core.space import Group, SearchSpace
+from bitsearch.core.strategy import Configuration
+from bitsearch.run import search as module
+from bitsearch.run.search import FRACTION, LADDER, Study, ladder, search
 
 NLL = Metric("nll", "NLL", "nats", "minimize", "made up")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitsearch import quant
-from bitsearch.precision import Precision
-from bitsearch.sensitivity import BATCHES, fisher
-from bitsearch.space import Group, SearchSpace
-from bitsearch.task import Data, Recipe, Task
+from bitsearch.core.precision import Precision
+from bitsearch.core.space import Group, SearchSpace
+from bitsearch.core.task import Data, Recipe, Task
+from bitsearch.network import quant
+from bitsearch.network.sensitivity import BATCHES, fisher
 
 SIZE = 16
 NAMES = ("0", "2", "3")

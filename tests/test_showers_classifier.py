@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.showers.classifier import (
     FAST,
     FULL,

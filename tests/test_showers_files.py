@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.showers import files
 from bitsearch.models.showers.files import Events, Label
 from bitsearch.models.showers.geometry import build, embedded

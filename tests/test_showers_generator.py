@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.integrate import quad
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.showers import electromagnetic, files, generator, hadronic
 from bitsearch.models.showers.detector import STACKS
 from bitsearch.models.showers.electromagnetic import Profile, Radial

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.showers.geometry import GEOMETRIES, build, embedded, read_binning, write_binning
 
 SIZES = {"ds1-photon": (368, 5, 2), "ds1-pion": (533, 7, 4), "ds2": (6480, 45, 45)}

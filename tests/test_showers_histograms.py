@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.measurement import Histogram
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.generator import incident_energies, simulate
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.histograms import compare, noise, profiles, separation
-from bitsearch.records import Histogram
 
 PHOTON = embedded("ds1-photon")
 

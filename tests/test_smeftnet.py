@@ -13,10 +13,10 @@ import torch
 import wz_toy
 from torch import Tensor, nn
 
-from bitsearch import catalogue, checkpoint, export, ops, parity, quant
-from bitsearch.assignment import Assignment
+from bitsearch import ops
 from bitsearch.cli import main
-from bitsearch.errors import CheckpointError
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import CheckpointError
 from bitsearch.models.jets.message_passing import Convolution, Perceptron, Style, length, rotate, unit
 from bitsearch.models.jets.planes import TARGET, columns
 from bitsearch.models.smeftnet import (
@@ -28,6 +28,7 @@ from bitsearch.models.smeftnet import (
     SMEFTNet,
     task,
 )
+from bitsearch.network import catalogue, checkpoint, export, parity, quant
 
 ENTRY = catalogue.find("smeftnet")
 STRATEGIES = ("regular", "bit", "bit70", "bit30")
@@ -401,7 +402,7 @@ def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureF
     assert main([*command, "--strategy", "bit30"]) == 0
     assert json.loads(capfd.readouterr().out)["parity"]["layer_max_error"] < 1e-5
     session = ops.session(out)
-    assert session.get_modelmeta().custom_metadata_map["bitsearch.strategy"] == "bit30"
+    assert session.get_modelmeta().custom_metadata_map["bitsearch.core.strategy"] == "bit30"
     inputs = task("wz", "paper").inputs(40, 1)
     with torch.no_grad():
         expected = Angle(network)(*(torch.from_numpy(array) for array in inputs.values())).numpy()

@@ -12,13 +12,13 @@ import torch
 import wz_toy
 from numpy.typing import NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.task import Recipe, Task
 from bitsearch.models.jets import angles, wz
 from bitsearch.models.jets.files import Label
 from bitsearch.models.jets.planes import TARGET, Planes, columns
 from bitsearch.models.smeftnet import SMEFTNetTask, task
-from bitsearch.task import Recipe, Task
-from bitsearch.training import train
+from bitsearch.network.loop import train
 
 TASK = task("wz", "smoke")
 LABEL = Label("toy", "1", "wz", 0, {}, {})

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsearch.assignment import Assignment
-from bitsearch.errors import ConfigurationError
-from bitsearch.precision import Precision
-from bitsearch.space import Group, Inventory, Layer, SearchSpace
-from bitsearch.strategy import Configuration, Strategy
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.precision import Precision
+from bitsearch.core.space import Group, Inventory, Layer, SearchSpace
+from bitsearch.core.strategy import Configuration, Strategy
 
 A = Layer("a", out_features=4, in_features=3, bias=True)
 B = Layer("b", out_features=5, in_features=4, bias=False)

@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from bitsearch.assignment import Assignment
-from bitsearch.strategy import Configuration, Strategy
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.strategy import Configuration, Strategy
 
 TERNARY, FLOAT = Assignment({"a": "ternary", "b": "float32"}), Assignment({"a": "float32", "b": "float32"})
 OPTIONS = {"permutation": "random", "rule": "event"}

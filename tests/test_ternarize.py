@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bitsearch import Precision, onnx_files, ops, quant
-from bitsearch.errors import ExportError
-from bitsearch.linear_nodes import FOLDED
+from bitsearch import Precision, ops
+from bitsearch.core.errors import ExportError
+from bitsearch.network import quant
+from bitsearch.onnxfile import graph
+from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.ternarize import Outcome, layer_names, quantize_weight, ternarize
 from bitsearch.ops.reference import pack, ternary_matmul
-from bitsearch.ternarize import Outcome, layer_names, quantize_weight, ternarize
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)
@@ -31,7 +33,7 @@ def info(name: str, kind: int = FLOAT, shape: Any = ("batch", None)) -> onnx.Val
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def graph(
+def model_of(
     nodes: list[onnx.NodeProto],
     constants: dict[str, Array],
     inputs: list[onnx.ValueInfoProto] | None = None,
@@ -54,7 +56,9 @@ def gemm(**attributes: Any) -> onnx.ModelProto:
     attributes.setdefault("transB", 1)
     weight = W if attributes["transB"] else np.ascontiguousarray(W.T)
     return model(
-        graph([helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", **attributes)], {"w": weight, "b": B})
+        model_of(
+            [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", **attributes)], {"w": weight, "b": B}
+        )
     )
 
 
@@ -83,11 +87,11 @@ def expected(x: Array, bias: Array | None = B, gain: float = 1.0, weight: Array 
 
 
 def ops_of(found: onnx.ModelProto) -> list[str]:
-    return [node.op_type for scope in onnx_files.scopes(found) for node in scope.graph.node]
+    return [node.op_type for scope in graph.scopes(found) for node in scope.graph.node]
 
 
 def constants_of(found: onnx.ModelProto) -> set[str]:
-    return {name for scope in onnx_files.scopes(found) for name in scope.initializers}
+    return {name for scope in graph.scopes(found) for name in scope.initializers}
 
 
 @pytest.mark.parametrize("precision", [Precision.TERNARY, Precision.BINARY])
@@ -122,7 +126,7 @@ def test_gemm(transposed: int, alpha: float, beta: float) -> None:
 @pytest.mark.parametrize("bias", [B, B[:1], B[0], B[None]], ids=["(6)", "(1)", "()", "(1, 6)"])
 def test_gemm_broadcasts_its_bias(bias: Array) -> None:
     node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc", transB=1)
-    converted, _ = convert(model(graph([node], {"w": W, "b": np.asarray(bias)})))
+    converted, _ = convert(model(model_of([node], {"w": W, "b": np.asarray(bias)})))
     full = np.broadcast_to(np.ravel(bias), (6,)).astype(np.float32)
     np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, full))
 
@@ -134,7 +138,7 @@ def test_layers_of_our_exports_keep_their_names() -> None:
         helper.make_node("Add", ["a", "b"], ["y"], "encoder.fc"),
     ]
     helper.set_metadata_props(nodes[1], {FOLDED: "encoder.norm"})
-    converted, (outcome,) = convert(model(graph(nodes, {"w": W.T, "b": B})))
+    converted, (outcome,) = convert(model(model_of(nodes, {"w": W.T, "b": B})))
     (node,) = converted.graph.node
     assert outcome.layer == node.name == "encoder.fc"
     assert {item.key: item.value for item in node.metadata_props} == {FOLDED: "encoder.norm"}
@@ -144,7 +148,7 @@ def test_layers_of_our_exports_keep_their_names() -> None:
 def test_matmul_takes_the_add_behind_for_its_bias(swapped: bool) -> None:
     pair = ["b", "a"] if swapped else ["a", "b"]
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", pair, ["y"])]
-    source = model(graph(nodes, {"w": W.T, "b": B}, [info("x", shape=["n", "m", 9])], rank=3))
+    source = model(model_of(nodes, {"w": W.T, "b": B}, [info("x", shape=["n", "m", 9])], rank=3))
     source.graph.value_info.append(info("a", shape=["n", "m", 6]))
     converted, (outcome,) = convert(source)
     x = X[None].repeat(3, 0)
@@ -157,14 +161,14 @@ def test_matmul_takes_the_add_behind_for_its_bias(swapped: bool) -> None:
 def test_add_that_is_no_bias_stays() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "c"], ["y"])]
     addend = RNG.normal(size=(5, 1)).astype(np.float32)
-    converted, _ = convert(model(graph(nodes, {"w": W.T, "c": addend})))
+    converted, _ = convert(model(model_of(nodes, {"w": W.T, "c": addend})))
     assert ops_of(converted) == ["TernaryMatMul", "Add"]
     np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, None) + addend)
 
 
 def test_product_that_others_read_keeps_its_add() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "b"], ["y"])]
-    converted, _ = convert(model(graph(nodes, {"w": W.T, "b": B}, outputs=("y", "a"))))
+    converted, _ = convert(model(model_of(nodes, {"w": W.T, "b": B}, outputs=("y", "a"))))
     assert ops_of(converted) == ["TernaryMatMul", "Add"]
     with_bias, without = run(converted, x=X)
     np.testing.assert_array_equal(without, expected(X, None))
@@ -178,7 +182,7 @@ def test_weights_shared_by_nodes_are_packed_once() -> None:
         helper.make_node("Gemm", ["a", "w"], ["c"], "second", transB=1),
         helper.make_node("MatMul", ["c", "w"], ["y"], "third"),
     ]
-    converted, _ = convert(model(graph(nodes, {"w": square})))
+    converted, _ = convert(model(model_of(nodes, {"w": square})))
     assert (
         len([name for name in constants_of(converted) if "packed" in name]) == 2
     )  # one for each orientation
@@ -192,7 +196,7 @@ def test_weights_that_another_node_reads_stay() -> None:
         helper.make_node("ReduceSum", ["w"], ["sum"], keepdims=0),
         helper.make_node("Add", ["a", "sum"], ["y"]),
     ]
-    converted, _ = convert(model(graph(nodes, {"w": W})))
+    converted, _ = convert(model(model_of(nodes, {"w": W})))
     assert "w" in constants_of(converted)
     np.testing.assert_allclose(run(converted, x=X)[0], expected(X, None) + W.sum(), rtol=1e-5)
 
@@ -203,7 +207,7 @@ def test_only_chosen_layers_change_and_others_stay_byte_for_byte() -> None:
         helper.make_node("Relu", ["a"], ["r"], "act", doc_string="kept"),
         helper.make_node("Gemm", ["r", "v"], ["y"], "second", transB=1),
     ]
-    source = model(graph(nodes, {"w": W, "b": B, "v": W[:, :6]}), producer_name="someone")
+    source = model(model_of(nodes, {"w": W, "b": B, "v": W[:, :6]}), producer_name="someone")
     before = source.SerializeToString()
     converted, outcomes = ternarize(
         source, lambda name: Precision.BINARY if name == "first" else Precision.FLOAT32
@@ -222,23 +226,25 @@ def test_only_chosen_layers_change_and_others_stay_byte_for_byte() -> None:
 
 def test_metadata() -> None:
     source = gemm()
-    helper.set_model_props(source, {"mine": "kept", "bitsearch.strategy": "default"})
+    helper.set_model_props(source, {"mine": "kept", "bitsearch.core.strategy": "default"})
     converted, _ = convert(source)
-    found = onnx_files.metadata(converted)
+    found = graph.metadata(converted)
     assert found["mine"] == "kept"
-    assert json.loads(found["bitsearch.assignment"]) == {"fc": "ternary"}
+    assert json.loads(found["bitsearch.core.assignment"]) == {"fc": "ternary"}
     assert float(found["bitsearch.fraction"]) == 1.0
-    assert "bitsearch.strategy" not in found
+    assert "bitsearch.core.strategy" not in found
 
 
 def nodes_in_branches() -> onnx.ModelProto:
     """A weight of the main graph in one branch of an If, one of its own in the other."""
-    then = graph(
+    then = model_of(
         [helper.make_node("Gemm", ["x", "w", "b"], ["t"], "outer", transB=1)], {}, [], outputs=("t",)
     )
-    other = graph([helper.make_node("MatMul", ["x", "v"], ["e"], "inner")], {"v": -W.T}, [], outputs=("e",))
+    other = model_of(
+        [helper.make_node("MatMul", ["x", "v"], ["e"], "inner")], {"v": -W.T}, [], outputs=("e",)
+    )
     node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
-    return model(graph([node], {"w": W, "b": B}, [info("x", shape=["n", 9]), info("c", BOOL, [])]))
+    return model(model_of([node], {"w": W, "b": B}, [info("x", shape=["n", 9]), info("c", BOOL, [])]))
 
 
 def test_nodes_in_branches() -> None:
@@ -261,7 +267,7 @@ def test_nodes_in_loops() -> None:
         [info("on", BOOL, []), info("next", shape=["n", 9])],
     )
     node = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
-    converted, _ = convert(model(graph([node], {"w": square, "trips": np.array(2, np.int64)})))
+    converted, _ = convert(model(model_of([node], {"w": square, "trips": np.array(2, np.int64)})))
     once = expected(X, None, weight=square.T)
     np.testing.assert_array_equal(run(converted, x=X)[0], expected(once, None, weight=square.T))
 
@@ -285,7 +291,7 @@ def test_weights_behind_nodes(op: str) -> None:
         helper.make_node(op, ["w"], ["v"]),
         helper.make_node("MatMul", ["x", "v"], ["y"], "fc"),
     ]
-    converted, _ = convert(model(graph(nodes, {})))
+    converted, _ = convert(model(model_of(nodes, {})))
     assert ops_of(converted) == ["TernaryMatMul"]
     np.testing.assert_array_equal(run(converted, x=X)[0], expected(X, None))
 
@@ -313,14 +319,14 @@ def test_declines_with_a_reason(case: str) -> None:
     ]
     fed = [value for value in FED if value.name not in constants]
     converted, outcomes = ternarize(
-        model(graph(nodes, {**constants, "good": W}, fed, ("y", "z"))), everything
+        model(model_of(nodes, {**constants, "good": W}, fed, ("y", "z"))), everything
     )
     assert [(item.layer, item.reason is None) for item in outcomes] == [("odd", False), ("fine", True)]
     assert outcomes[0].reason is not None
     assert reason in outcomes[0].reason
     assert converted.graph.node[0] == nodes[0]
     with pytest.raises(ExportError, match="found 1 that cannot be converted"):
-        ternarize(model(graph(nodes[:1], constants, fed)), everything)
+        ternarize(model(model_of(nodes[:1], constants, fed)), everything)
 
 
 def test_declines_what_is_in_functions() -> None:
@@ -336,7 +342,7 @@ def test_declines_what_is_in_functions() -> None:
         helper.make_node("Layer", ["x", "w"], ["y"], domain="mine"),
         helper.make_node("MatMul", ["x", "w"], ["z"], "out"),
     ]
-    source = model(graph(nodes, {"w": W.T}, outputs=("y", "z")), functions=[function])
+    source = model(model_of(nodes, {"w": W.T}, outputs=("y", "z")), functions=[function])
     source.opset_import.append(helper.make_opsetid("mine", 1))
     converted, outcomes = convert(source)
     assert [item.reason for item in outcomes] == [
@@ -355,7 +361,7 @@ def test_refuses_old_opsets() -> None:
 @pytest.mark.parametrize("opset", [18, 19, 21, 22, 23])
 def test_takes_other_opsets(opset: int) -> None:
     converted, _ = convert(model(gemm().graph, opset))
-    assert onnx_files.opset(converted) == opset
+    assert graph.opset(converted) == opset
     np.testing.assert_array_equal(run(converted, x=X)[0], expected(X))
 
 
@@ -366,17 +372,17 @@ def test_a_second_pass_finds_nothing() -> None:
         ternarize(converted, everything)
 
 
-@pytest.mark.parametrize("limit", [100, onnx_files.LARGEST_PROTOBUF])
+@pytest.mark.parametrize("limit", [100, graph.LARGEST_PROTOBUF])
 def test_external_data(tmp_path: Path, limit: int) -> None:
     """Weights beside the file are read; a result that is too large for one file is written so."""
     big = RNG.normal(size=(64, 9)).astype(np.float32)
     node = helper.make_node("Gemm", ["x", "w"], ["y"], "fc", transB=1)
-    source = model(graph([node], {"w": big, "unused": np.ones((64, 64), np.float32)}))
+    source = model(model_of([node], {"w": big, "unused": np.ones((64, 64), np.float32)}))
     onnx.save(source, tmp_path / "in.onnx", save_as_external_data=True, location="w.bin", size_threshold=100)
     assert (tmp_path / "w.bin").stat().st_size >= big.nbytes
-    converted, _ = ternarize(onnx_files.read(tmp_path / "in.onnx"), everything)
+    converted, _ = ternarize(graph.read(tmp_path / "in.onnx"), everything)
     out = tmp_path / "out.onnx"
-    onnx_files.write(converted, out, limit)
+    graph.write(converted, out, limit)
     assert (tmp_path / "out.onnx.data").exists() == (limit == 100)
     np.testing.assert_array_equal(ops.session(out).run(None, {"x": X})[0], expected(X, None, weight=big))
 
@@ -393,4 +399,4 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 def test_broken_files_are_clear_errors(tmp_path: Path, case: str) -> None:
     BROKEN[case](tmp_path / "file.onnx")
     with pytest.raises(ExportError, match=r"file\.onnx.*expected"):
-        onnx_files.read(tmp_path / "file.onnx")
+        graph.read(tmp_path / "file.onnx")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from bitsearch.cli import catalogue, data, files, networks, physics, runs
-from bitsearch.errors import BitsearchError
+from bitsearch.core.errors import BitsearchError
 
 EPILOG = "Exit status: 0 done, 2 bad input (one line on stderr), 1 anything else."
 

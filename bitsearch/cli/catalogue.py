@@ -29,7 +29,8 @@ def add_model(verb: argparse.ArgumentParser) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from bitsearch import catalogue, ops
+    from bitsearch import ops
+    from bitsearch.network import catalogue
 
     models = []
     for name in catalogue.names():
@@ -54,7 +55,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _strategies(arguments: argparse.Namespace) -> None:
-    from bitsearch import catalogue
+    from bitsearch.network import catalogue
 
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)
@@ -107,7 +108,7 @@ def _strategies(arguments: argparse.Namespace) -> None:
 
 
 def _layers(arguments: argparse.Namespace) -> None:
-    from bitsearch import catalogue
+    from bitsearch.network import catalogue
 
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsearch.cli.output import add_json, add_seed, show
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,7 +38,7 @@ def _make(arguments: argparse.Namespace) -> None:
     from bitsearch.models.jets.dataset import FORMATS
     from bitsearch.models.showers import generator
     from bitsearch.models.showers.geometry import GEOMETRIES
-    from bitsearch.terminal import Terminal
+    from bitsearch.run.terminal import Terminal
 
     name, jets = arguments.dataset, FORMATS.get(arguments.dataset)
     if name not in (*GEOMETRIES, *FORMATS):

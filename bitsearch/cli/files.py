@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsearch.cli.output import add_json, show
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bitsearch.precision import Precision
+    from bitsearch.core.precision import Precision
+    from bitsearch.onnxfile.inputs import Known
 
 TERNARIZE = """\
 Turn MatMul and Gemm nodes of any ONNX file into TernaryMatMul, by rounding their weights (BitHEP Eq. (1)). Nothing is
@@ -83,17 +84,17 @@ def _add_size(verb: argparse.ArgumentParser) -> None:
 def _ternarize(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from bitsearch import inspection, onnx_files, ternarize
+    from bitsearch.onnxfile import graph, inspect, ternarize
 
-    model = onnx_files.read(arguments.file)
+    model = graph.read(arguments.file)
     choose = _chooser(arguments, ternarize.layer_names(model))
     converted, outcomes = ternarize.ternarize(model, choose)
-    onnx_files.write(converted, arguments.out)
-    quantized, total = inspection.parameters(converted)
+    graph.write(converted, arguments.out)
+    quantized, total = inspect.parameters(converted)
     content = {
         "file": str(arguments.out),
-        "bytes": onnx_files.size_on_disk(arguments.out),
-        "bytes_before": onnx_files.size_on_disk(arguments.file),
+        "bytes": graph.size_on_disk(arguments.out),
+        "bytes_before": graph.size_on_disk(arguments.file),
         "fraction": quantized / total,
         "retrained": False,
         "layers": [asdict(item) for item in outcomes],
@@ -118,8 +119,8 @@ def _ternarize(arguments: argparse.Namespace) -> None:
 
 def _chooser(arguments: argparse.Namespace, layers: tuple[str, ...]) -> "Callable[[str], Precision]":
     """Tell which precision each layer shall have; raises ConfigurationError for layers that are not there."""
-    from bitsearch.assignment import Assignment
-    from bitsearch.precision import Precision
+    from bitsearch.core.assignment import Assignment
+    from bitsearch.core.precision import Precision
 
     if arguments.assignment is not None:
         assignment = Assignment.read(arguments.assignment)
@@ -144,9 +145,9 @@ def _require(missing: list[str], layers: tuple[str, ...]) -> None:
 def _inspect(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from bitsearch import inspection
+    from bitsearch.onnxfile import inspect
 
-    found = inspection.inspect(arguments.file)
+    found = inspect.inspect(arguments.file)
     content = asdict(found)
     if arguments.json:
         show(True, content, "", [])
@@ -187,9 +188,9 @@ def _brief(value: object) -> str:
 def _verify(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from bitsearch import verification
+    from bitsearch.onnxfile import verify
 
-    checks = verification.verify(arguments.file, arguments.seed, _sizes(arguments.size))
+    checks = verify.verify(arguments.file, arguments.seed, _sizes(arguments.size), _known_inputs())
     failed = [item for item in checks if item.passed is False]
     rows = [
         {
@@ -216,7 +217,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _finite(value: float) -> float | None:
-    from bitsearch.records import finite
+    from bitsearch.core.measurement import finite
 
     return finite(value)
 
@@ -225,18 +226,23 @@ def _bench(arguments: argparse.Namespace) -> None:
     import tempfile
     from dataclasses import asdict
 
-    from bitsearch import benchmarking
+    from bitsearch.onnxfile import bench
 
     sizes = _sizes(arguments.size)
     for name in ("threads", "blocks", "batch"):
         if min(numbers := [getattr(arguments, name)] if name != "batch" else arguments.batch) < 1:
             raise ConfigurationError(f"--{name} {min(numbers)}: expected 1 or more")
     with tempfile.TemporaryDirectory() as folder:
-        contenders = benchmarking.contenders([arguments.file, *arguments.against])
+        contenders = bench.contenders([arguments.file, *arguments.against])
         if arguments.int8:
-            contenders.append(benchmarking.quantized_to_int8(contenders, Path(folder)))
-        measured = benchmarking.bench(
-            contenders, arguments.batch, arguments.threads, arguments.blocks, sizes=sizes
+            contenders.append(bench.quantized_to_int8(contenders, Path(folder)))
+        measured = bench.bench(
+            contenders,
+            arguments.batch,
+            arguments.threads,
+            arguments.blocks,
+            sizes=sizes,
+            known=_known_inputs(),
         )
     content = asdict(measured)
     if arguments.json:
@@ -277,3 +283,12 @@ def _sizes(texts: list[str]) -> dict[str, int]:
             raise ConfigurationError(f"--size {text}: expected AXIS=N, with N at least 1")
         sizes[name] = int(value)
     return sizes
+
+
+def _known_inputs() -> "Known | None":
+    """Give the built-in models' own inputs, where torch is installed to make them."""
+    try:
+        from bitsearch.network.catalogue import inputs_of
+    except ImportError:
+        return None
+    return inputs_of

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from bitsearch.cli.catalogue import add_model
 from bitsearch.cli.output import add_json, add_seed, show
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bitsearch.checkpoint import Checkpoint
-    from bitsearch.laboratory import Laboratory
-    from bitsearch.strategy import Configuration
-    from bitsearch.task import Progress
+    from bitsearch.core.strategy import Configuration
+    from bitsearch.core.task import Progress
+    from bitsearch.network.checkpoint import Checkpoint
+    from bitsearch.network.laboratory import Laboratory
 
 
 def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,8 +43,8 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from bitsearch.checkpoint import Checkpoint
-    from bitsearch.terminal import Terminal
+    from bitsearch.network.checkpoint import Checkpoint
+    from bitsearch.run.terminal import Terminal
 
     with Terminal() as terminal:
         laboratory = _laboratory(arguments, terminal.progress)
@@ -71,9 +71,9 @@ def _export(arguments: argparse.Namespace) -> None:
     import tempfile
     from dataclasses import asdict
 
-    from bitsearch import checkpoint
-    from bitsearch.laboratory import Laboratory, load_network
-    from bitsearch.rundir import write_atomically
+    from bitsearch.core.rundir import write_atomically
+    from bitsearch.network import checkpoint
+    from bitsearch.network.laboratory import Laboratory, load_network
 
     found = checkpoint.read(arguments.checkpoint)
     if isinstance(found, dict):
@@ -98,8 +98,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkpoint":
     """Name what a foreign checkpoint cannot say of itself."""
-    from bitsearch import catalogue
-    from bitsearch.checkpoint import Checkpoint
+    from bitsearch.network import catalogue
+    from bitsearch.network.checkpoint import Checkpoint
 
     if not arguments.model or not arguments.strategy:
         raise ConfigurationError(
@@ -117,9 +117,9 @@ def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laborat
     """Set up beside the checkpoint, in a folder for these settings and data alone."""
     from dataclasses import replace
 
-    from bitsearch import catalogue
-    from bitsearch.laboratory import Laboratory
-    from bitsearch.training import choose_device
+    from bitsearch.network import catalogue
+    from bitsearch.network.laboratory import Laboratory
+    from bitsearch.network.loop import choose_device
 
     task = catalogue.find(arguments.model).task(arguments.dataset, arguments.preset)
     work = arguments.out.with_name(f"{arguments.out.name}.work")
@@ -139,9 +139,9 @@ def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laborat
 
 def _configuration(arguments: argparse.Namespace) -> "Configuration":
     """Read what is to be trained from the flags."""
-    from bitsearch import catalogue
-    from bitsearch.assignment import Assignment
-    from bitsearch.strategy import Configuration
+    from bitsearch.core.assignment import Assignment
+    from bitsearch.core.strategy import Configuration
+    from bitsearch.network import catalogue
 
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from bitsearch.cli.catalogue import add_model
 from bitsearch.cli.output import add_json, show
-from bitsearch.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bitsearch.records import Evaluation, Quantity
-    from bitsearch.task import Data, Progress, Task
+    from bitsearch.core.measurement import Evaluation, Quantity
+    from bitsearch.core.task import Data, Progress, Task
 
 EVALUATE = """\
 FILE is a model (.onnx), or a file of generated showers in the CaloChallenge format (HDF5), made by anyone. Each is
@@ -69,9 +69,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from bitsearch import catalogue
-    from bitsearch.task import GeneratorTask
-    from bitsearch.terminal import Terminal
+    from bitsearch.core.task import GeneratorTask
+    from bitsearch.network import catalogue
+    from bitsearch.run.terminal import Terminal
 
     missing = [str(path) for path in (*arguments.files, arguments.data) if path and not path.is_file()]
     if missing:
@@ -125,9 +125,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _open(task: "Task", path: Path) -> Any:
     """Open a model and hold its inputs to those of the task; raises ConfigurationError where they differ."""
-    from bitsearch import feeds
+    from bitsearch.onnxfile import inputs
 
-    session = feeds.open_file(path, threads=0)
+    session = inputs.open_file(path, threads=0)
     found = {item.name: tuple(item.shape[1:]) for item in session.get_inputs()}
     expected = {name: array.shape[1:] for name, array in task.inputs(1, seed=0).items()}
     if found != expected:
@@ -146,7 +146,7 @@ def _compare(
     seed: int,
     progress: "Progress",
 ) -> "tuple[Mapping[str, Quantity], Evaluation]":
-    from bitsearch.task import GeneratorTask
+    from bitsearch.core.task import GeneratorTask
 
     if sessions:
         return task.evaluate(sessions, baseline, data, path.stem, seed, progress)
@@ -180,16 +180,16 @@ def _suggest(arguments: argparse.Namespace) -> None:
             "sensitivities need a trained float network and there is none; give --run, the folder of a "
             "`bitsearch run`, or --checkpoint, of `bitsearch train --strategy default`"
         )
-    from bitsearch import suggestion
-    from bitsearch.terminal import Terminal
+    from bitsearch.run import suggest
+    from bitsearch.run.terminal import Terminal
 
     asked = arguments.model, arguments.dataset, arguments.target_fraction
     if arguments.run is not None:
-        suggested = suggestion.from_run(arguments.run, *asked)
+        suggested = suggest.from_run(arguments.run, *asked)
     else:
         with Terminal() as terminal:
             terminal.stage("layer sensitivities")
-            suggested = suggestion.from_checkpoint(
+            suggested = suggest.from_checkpoint(
                 arguments.checkpoint, *asked, arguments.data, arguments.seed, terminal.progress
             )
     fractions = suggested.fractions

@@ -45,10 +45,10 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from bitsearch import catalogue
-    from bitsearch.pipeline import RunRequest, run
-    from bitsearch.rundir import RunFolder
-    from bitsearch.terminal import Terminal
+    from bitsearch.core.rundir import RunFolder
+    from bitsearch.network import catalogue
+    from bitsearch.run.pipeline import RunRequest, run
+    from bitsearch.run.terminal import Terminal
 
     entry = catalogue.find(arguments.model)
     dataset = entry.task(arguments.dataset, arguments.preset).dataset
@@ -77,14 +77,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from bitsearch import report
-    from bitsearch.rundir import RunFolder
+    from bitsearch.core.rundir import RunFolder
 
     page = report.build(RunFolder.open(arguments.folder))
     _say(json.dumps({"report": str(page)}) if arguments.json else str(page))
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from bitsearch.rundir import RunFolder
+    from bitsearch.core.rundir import RunFolder
 
     folder = RunFolder.open(arguments.folder)
     settings, results = folder.settings(), folder.results()

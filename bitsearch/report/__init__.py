@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 from matplotlib import rc_context
 
-from bitsearch import pareto
+from bitsearch.core import pareto
+from bitsearch.core.rundir import RunFolder, write_atomically
 from bitsearch.report import figures, numbers, physics, tables, verdict, view
 from bitsearch.report.sheets import sheets
 from bitsearch.report.style import STYLE, Drawing, publish
-from bitsearch.rundir import RunFolder, write_atomically
 
 
 def build(folder: RunFolder, executor: Executor | None = None) -> Path:

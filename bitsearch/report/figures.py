@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from bitsearch import pareto
-from bitsearch.precision import Precision
-from bitsearch.records import Measurement, Metric, Quantity
+from bitsearch.core import pareto
+from bitsearch.core.measurement import Measurement, Metric, Quantity
+from bitsearch.core.precision import Precision
 from bitsearch.report import numbers, style
 from bitsearch.report.style import Drawing
 from bitsearch.report.view import TRAINING, Run

@@ -2,7 +2,7 @@
 
 import math
 
-from bitsearch.records import Latency, Metric, Quantity
+from bitsearch.core.measurement import Latency, Metric, Quantity
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bitsearch.records import Curve, Evaluation, Histogram, Map, Profile
+from bitsearch.core.measurement import Curve, Evaluation, Histogram, Map, Profile
 from bitsearch.report import numbers, style
 from bitsearch.report.style import Drawing
 from bitsearch.report.view import Run

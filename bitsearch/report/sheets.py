@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bitsearch.records import Measurement
+from bitsearch.core.measurement import Measurement
 from bitsearch.report import numbers
 from bitsearch.report.view import Run
 

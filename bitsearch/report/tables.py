@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bitsearch.records import Measurement, Metric, PublishedFraction, PublishedResult, Quantity
+from bitsearch.core.measurement import Measurement, Metric, PublishedFraction, PublishedResult, Quantity
 from bitsearch.report import numbers
 from bitsearch.report.view import TRAINING, Run
 

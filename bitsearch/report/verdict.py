@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitsearch import pareto
-from bitsearch.records import Measurement
+from bitsearch.core import pareto
+from bitsearch.core.measurement import Measurement
 from bitsearch.report import numbers
 from bitsearch.report.tables import Cell, Table
 from bitsearch.report.view import TRAINING, Run

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitsearch import pareto
-from bitsearch.records import Evaluation, Fidelity, Measurement, Metric, Quantity, Yardstick
+from bitsearch.core import pareto
+from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Metric, Quantity, Yardstick
+from bitsearch.core.rundir import RunFolder
 from bitsearch.report import numbers
-from bitsearch.rundir import RunFolder
 
 TRAINING: Mapping[Fidelity, str] = {
     "shared-weights": "shared weights",

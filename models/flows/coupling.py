@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bitsearch.indexing import select_last
 from bitsearch.models.flows.splines import SPLINES
+from bitsearch.models.indexing import select_last
 
 OutOfBounds = Literal["event", "scalar"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bitsearch.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError
 
 PERMUTATIONS = {"w_perm": "permutation", "w_perm_inv": "inverse_permutation"}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from bitsearch.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError
 
 _EDGE = {"conv": "pointwise.linears", "bn": "pointwise.norms"}
 _SHARED = {

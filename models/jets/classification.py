@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch import records
+from bitsearch.core import measurement
+from bitsearch.core.measurement import Curve, Evaluation, Histogram, Quantity
 from bitsearch.models.showers.histograms import separation
-from bitsearch.records import Curve, Evaluation, Histogram, Quantity
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -86,7 +86,7 @@ def metrics(scores: Floats, quark: Bools) -> dict[str, Quantity]:
 
 def over_trainings(scores: Sequence[Floats], quark: Bools) -> dict[str, Quantity]:
     """Average the metrics over trainings; the error is their standard deviation, or a single training's own."""
-    return records.over_trainings([metrics(item, quark) for item in scores])
+    return measurement.over_trainings([metrics(item, quark) for item in scores])
 
 
 def evaluation(scores: Sequence[Floats], quark: Bools, digest: str) -> Evaluation:

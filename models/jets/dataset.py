@@ -11,12 +11,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.task import DataFile, DataIdentity
 from bitsearch.models.jets import quark_gluon, wz
 from bitsearch.models.jets.files import Label, Table, digest
 from bitsearch.models.jets.quark_gluon import QuarkGluonJets
 from bitsearch.models.jets.wz import WZJets
-from bitsearch.task import DataFile, DataIdentity
 
 T = TypeVar("T", bound=Table)
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (quark_gluon, wz)}

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 
 Arrays = Mapping[str, NDArray[Any]]
 Shape = tuple[str | int, ...]

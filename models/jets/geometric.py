@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from bitsearch.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError
 
 # Theirs and ours. The library wraps torch's BatchNorm in a `module`; one without it is plain.
 KEYS = (

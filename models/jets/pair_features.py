@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bitsearch.indexing import select_last
+from bitsearch.models.indexing import select_last
 
 SMALLEST = 1e-8
 """Added inside logarithms, GeV or GeV²."""

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bitsearch.core.task import DataIdentity
 from bitsearch.models.jets.dataset import load_wz, split
 from bitsearch.models.jets.wz import WZJets
-from bitsearch.task import DataIdentity
 
 TARGET = "angle"
 Columns = Mapping[str, NDArray[np.float32]]

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.processes import processes
+from bitsearch.core.task import Progress
 from bitsearch.models.jets import pythia
 from bitsearch.models.jets.files import Label
-from bitsearch.processes import processes
-from bitsearch.task import Progress
 
 Arrays = dict[str, NDArray[Any]]
 CHUNK = 500

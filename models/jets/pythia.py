@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 
 # Pythia's pseudorandom generator takes 1 to 900,000,000.
 SEEDS = 900_000_000

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.task import Progress
 from bitsearch.models.jets import files, production, pythia
 from bitsearch.models.jets.files import Fixed, Label, Shape, Table, flat, sorted_by_pt
 from bitsearch.models.jets.kinematics import (
@@ -23,7 +24,6 @@ from bitsearch.models.jets.kinematics import (
     wrapped,
 )
 from bitsearch.models.jets.production import Arrays, Chunk
-from bitsearch.task import Progress
 
 VERSION = "1"
 NAME = "wz"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from bitsearch.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError
 
 ATTENTION = {"self_attn": "attention", "multihead_attn": "cross_attention"}
 NORMS = {

@@ -16,12 +16,12 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.measurement import Quantity
+from bitsearch.core.task import Progress
 from bitsearch.models.showers.features import compute, high_level
 from bitsearch.models.showers.files import Events, validate
 from bitsearch.models.showers.geometry import Array, Geometry
-from bitsearch.records import Quantity
-from bitsearch.task import Progress
 
 Level = Literal["low", "high"]
 BATCH = 10_000

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bitsearch.core.measurement import Evaluation, Quantity
+from bitsearch.core.task import Progress, Session
 from bitsearch.models.showers import classifier, dataset, files, histograms
 from bitsearch.models.showers.dataset import ShowerData
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.geometry import Geometry
-from bitsearch.records import Evaluation, Quantity
-from bitsearch.task import Progress, Session
 
 LEVELS: tuple[classifier.Level, ...] = ("low", "high")
 SHOWERS = "showers"

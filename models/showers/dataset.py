@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.task import DataFile, DataIdentity, Progress
 from bitsearch.models.showers import files
 from bitsearch.models.showers.coarse import CoarseGeometry
 from bitsearch.models.showers.files import Events, FileSummary
 from bitsearch.models.showers.generator import DEFAULT_EVENTS, default_files
 from bitsearch.models.showers.geometry import Geometry
 from bitsearch.models.showers.normalization import Selection, normalize
-from bitsearch.task import DataFile, DataIdentity, Progress
 
 GENERATED = "Parametrised showers made by bitsearch, not Geant4 and not CaloChallenge data"
 

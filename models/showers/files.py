@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 from bitsearch.models.showers import geometry as geo
 from bitsearch.models.showers.geometry import Geometry
 

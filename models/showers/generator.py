@@ -16,12 +16,12 @@ from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
+from bitsearch.core.task import Progress
 from bitsearch.models.showers import electromagnetic, files, hadronic
 from bitsearch.models.showers.detector import STACKS, Stack
 from bitsearch.models.showers.files import CHUNK, Events, Label
 from bitsearch.models.showers.geometry import embedded
-from bitsearch.task import Progress
 
 Array = NDArray[np.float64]
 T = TypeVar("T")

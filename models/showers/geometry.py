@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch.errors import DataError
+from bitsearch.core.errors import DataError
 
 Array = NDArray[np.float64]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bitsearch.core.measurement import Histogram, Profile, Quantity
 from bitsearch.models.showers.features import Features, compute
 from bitsearch.models.showers.files import Events, validate
 from bitsearch.models.showers.geometry import Array, Geometry, Layer
-from bitsearch.records import Histogram, Profile, Quantity
 
 REPLICAS = 200
 NEIGHBOURS = 10

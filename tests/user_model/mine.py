@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bitsearch.records import Evaluation, Metric, Quantity, Yardstick
-from bitsearch.task import DataIdentity, Graph, Progress, Recipe, Recipes, Session
+from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.task import DataIdentity, Graph, Progress, Recipe, Recipes, Session
 
 DATASETS, PRESETS = ("squares",), ("smoke",)
 FEATURES = 6

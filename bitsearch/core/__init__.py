@@ -1,0 +1,1 @@
+"""Values that everything passes on: precisions, spaces, measurements, the run folder; no third party at all."""

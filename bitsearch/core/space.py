@@ -1,0 +1,121 @@
+"""What a search may change."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.precision import Precision
+from bitsearch.core.strategy import Configuration, Strategy
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of the network, with `parameters` = weights + biases."""
+
+    name: str
+    out_features: int
+    in_features: int
+    bias: bool
+    executed: bool = True
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.out_features * self.in_features
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases."""
+        return self.weights + (self.out_features if self.bias else 0)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All linear layers of a network in forward order and the numbers of its trainable parameters.
+
+    `executed_parameters` leaves out the modules that the forward pass never calls.
+    """
+
+    layers: tuple[Layer, ...]
+    total_parameters: int
+    executed_parameters: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the linear layers."""
+        return tuple(layer.name for layer in self.layers)
+
+    def fractions(self, assignment: Assignment) -> "Fractions":
+        """Count what `assignment` quantises, as the contract's section 3 defines it (BitHEP Table 3)."""
+        quantized = [layer for layer in self.layers if assignment[layer.name].is_quantized]
+        parameters = sum(layer.parameters for layer in quantized)
+        executed = sum(layer.parameters for layer in quantized if layer.executed)
+        return Fractions(
+            quantized_parameters=parameters,
+            total_parameters=self.total_parameters,
+            fraction=parameters / self.total_parameters,
+            weight_fraction=sum(layer.weights for layer in quantized)
+            / sum(layer.weights for layer in self.layers),
+            executed_fraction=executed / self.executed_parameters,
+        )
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """The three quantised fractions and the counts behind the first."""
+
+    quantized_parameters: int
+    total_parameters: int
+    fraction: float
+    weight_fraction: float
+    executed_fraction: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that change precision together, and what they are in the network's own terms."""
+
+    name: str
+    layers: tuple[str, ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Groups of layers to quantise or keep, and model options to choose among.
+
+    `layers` are all linear layers in forward order; `groups` must name each of them exactly once.
+    The first choice of every option is the one of the paper's float reference.
+    """
+
+    layers: tuple[str, ...]
+    groups: tuple[Group, ...]
+    options: Mapping[str, tuple[str, ...]]
+    strategies: tuple[Strategy, ...]
+    precision: Precision = Precision.TERNARY
+
+    def __post_init__(self) -> None:
+        grouped = [name for group in self.groups for name in group.layers]
+        if sorted(grouped) != sorted(self.layers):
+            wrong = sorted(set(grouped).symmetric_difference(self.layers)) or "a layer twice"
+            raise ConfigurationError(f"groups must hold every layer exactly once; at fault: {wrong}")
+        for strategy in self.strategies:
+            made = self.configuration(
+                self.quantized_groups(strategy.configuration), strategy.configuration.options
+            )
+            if made != strategy.configuration:
+                raise ConfigurationError(
+                    f"strategy {strategy.name} is outside of the search space; expected options "
+                    f"{dict(self.options)} and precisions that are the same within every group"
+                )
+
+    def configuration(self, quantized_groups: Sequence[str], options: Mapping[str, str]) -> Configuration:
+        """Quantise the layers of `quantized_groups` and keep the rest in float32."""
+        quantized = [name for group in self.groups if group.name in quantized_groups for name in group.layers]
+        return Configuration(Assignment.of(self.layers, quantized, self.precision), dict(options))
+
+    def quantized_groups(self, configuration: Configuration) -> tuple[str, ...]:
+        """Invert `configuration`; a group counts as quantised when all of its layers are."""
+        quantized = set(configuration.assignment.quantized)
+        return tuple(group.name for group in self.groups if quantized.issuperset(group.layers))

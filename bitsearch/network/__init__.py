@@ -1,0 +1,1 @@
+"""Networks in torch: quantise, train, export and measure one configuration."""

@@ -1,0 +1,168 @@
+"""Find models by name: a file in `models/` and one of the same name in `search_spaces/`, or a user's own paths."""
+
+import importlib
+import importlib.util
+import json
+import pkgutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+from bitsearch import models, search_spaces
+from bitsearch.core.errors import BitsearchError, ConfigurationError
+from bitsearch.core.measurement import PublishedFraction, PublishedResult
+from bitsearch.core.space import Group, Inventory, SearchSpace
+from bitsearch.core.strategy import Strategy
+from bitsearch.core.task import Task
+from bitsearch.network import quant
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model with its search space."""
+
+    name: str
+    model: ModuleType
+    search_space: ModuleType
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets that the model can be built for, the default first."""
+        return cast(tuple[str, ...], self.model.DATASETS)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Presets, smallest first."""
+        return cast(tuple[str, ...], self.model.PRESETS)
+
+    @property
+    def published_source(self) -> str:
+        """Where the published results were printed."""
+        return str(self.search_space.PUBLISHED_SOURCE)
+
+    def task(self, dataset: str | None = None, preset: str = "laptop") -> Task:
+        """Set up the model.
+
+        Raises:
+            ConfigurationError: the model has no such data set or preset.
+        """
+        dataset = dataset or self.datasets[0]
+        for kind, value, known in (("dataset", dataset, self.datasets), ("preset", preset, self.presets)):
+            if value not in known:
+                raise ConfigurationError(
+                    f"{self.name} has no {kind} {value!r}; expected one of {', '.join(known)}"
+                )
+        return cast(Task, self.model.task(dataset, preset))
+
+    def published(self, dataset: str) -> tuple[PublishedResult, ...]:
+        """Give the paper's numbers."""
+        return cast(tuple[PublishedResult, ...], self.search_space.published(dataset))
+
+    def published_fractions(self, dataset: str) -> tuple[PublishedFraction, ...]:
+        """Give the quantised shares that the paper prints."""
+        return cast(tuple[PublishedFraction, ...], self.search_space.published_fractions(dataset))
+
+    def space(self, task: Task) -> SearchSpace:
+        """Build the search space for the layers that the network really has."""
+        layers = inventory(task, self.options_of_reference(task.preset)).names
+        groups = cast(Sequence[Group], self.search_space.groups(layers))
+        strategies = cast(Sequence[Strategy], self.search_space.strategies(layers, task.preset))
+        return SearchSpace(layers, tuple(groups), self.options(task.preset), tuple(strategies))
+
+    def strategy(self, task: Task, name: str) -> Strategy:
+        """Find one of the paper's strategies.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+        """
+        known = {strategy.name: strategy for strategy in self.space(task).strategies}
+        if name not in known:
+            raise ConfigurationError(
+                f"{self.name} has no strategy {name!r}; expected one of {', '.join(known)}"
+            )
+        return known[name]
+
+    def options(self, preset: str) -> Mapping[str, tuple[str, ...]]:
+        """List the model options that the search may choose, each with its choices."""
+        return cast(Mapping[str, tuple[str, ...]], self.search_space.options(preset))
+
+    def options_of_reference(self, preset: str) -> dict[str, str]:
+        """Give the choices of the float reference: the first of each option."""
+        return {name: choices[0] for name, choices in self.options(preset).items()}
+
+
+def inventory(task: Task, options: Mapping[str, str]) -> Inventory:
+    """Count the network's layers without giving it memory."""
+    import torch
+
+    with torch.device("meta"):
+        return quant.inventory(task.network(options, seed=0))
+
+
+def names() -> tuple[str, ...]:
+    """List the models that come with the package."""
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(search_spaces.__path__)))
+
+
+def find(name: str) -> Entry:
+    """Find a model by name, or by the path of a file whose search space lies beside it as `<name>_space.py`.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    return _from_path(Path(name)) if name.endswith(".py") else built_in(name, " or a .py file")
+
+
+def built_in(name: str, otherwise: str = "") -> Entry:
+    """Find a model that comes with the package: names that stand in files never choose code.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    if name not in names():
+        raise ConfigurationError(
+            f"there is no model {name!r}; expected one of {', '.join(names())}{otherwise}"
+        )
+    return Entry(
+        name,
+        importlib.import_module(f"{models.__name__}.{name}"),
+        importlib.import_module(f"{search_spaces.__name__}.{name}"),
+    )
+
+
+def inputs_of(metadata: Mapping[str, str], batch: int, seed: int) -> "dict[str, NDArray[Any]] | None":
+    """Draw realistic inputs of the model that a file's metadata name; None where that is none of ours."""
+    try:
+        config = json.loads(metadata.get("bitsearch.config", "{}"))
+        entry = built_in(metadata.get("bitsearch.model", ""))
+        task = entry.task(metadata.get("bitsearch.dataset"), config.get("preset", entry.presets[0]))
+        return dict(task.inputs(batch, seed))
+    except (ValueError, AttributeError, BitsearchError):
+        return None
+
+
+def _from_path(path: Path) -> Entry:
+    space = path.with_name(f"{path.stem}_space.py")
+    for file in (path, space):
+        if not file.is_file():
+            raise ConfigurationError(
+                f"there is no file {file}; expected a model and its search space side by side"
+            )
+    return Entry(path.stem, _load(path), _load(space))
+
+
+def _load(path: Path) -> ModuleType:
+    name = f"bitsearch_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

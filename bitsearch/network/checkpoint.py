@@ -1,0 +1,110 @@
+"""Trained networks on disk, without pickled objects."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import CheckpointError
+from bitsearch.core.rundir import write_atomically
+from bitsearch.core.strategy import Configuration
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with everything needed to build their network again."""
+
+    model: str
+    dataset: str
+    preset: str
+    configuration: Configuration
+    strategy: str | None
+    seed: int
+    state: Mapping[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint atomically."""
+        buffer = io.BytesIO()
+        content = {
+            "format": FORMAT,
+            "model": self.model,
+            "dataset": self.dataset,
+            "preset": self.preset,
+            "assignment": {name: str(value) for name, value in self.configuration.assignment.items()},
+            "options": dict(self.configuration.options),
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "state": dict(self.state),
+        }
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getvalue())
+
+
+def read(path: Path) -> Checkpoint | dict[str, Tensor]:
+    """Read a checkpoint of ours, or the bare state dict of a foreign one.
+
+    Raises:
+        CheckpointError: the file is missing or holds neither.
+    """
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}") from None
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a torch checkpoint of tensors ({type(error).__name__})"
+        ) from error
+    if isinstance(content, dict) and content.get("format") == FORMAT:
+        configuration = Configuration(Assignment(content["assignment"]), content["options"])
+        return Checkpoint(
+            content["model"],
+            content["dataset"],
+            content["preset"],
+            configuration,
+            content["strategy"],
+            content["seed"],
+            content["state"],
+        )
+    return _state_dict(path, content)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load parameters into a network of the same structure; counts of BatchNorm's batches, never used, may lack.
+
+    Raises:
+        CheckpointError: keys are missing or unknown, or shapes differ; all of them are listed.
+    """
+    expected = network.state_dict()
+    state = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")} | dict(
+        state
+    )
+    missing, unknown = sorted(set(expected).difference(state)), sorted(set(state).difference(expected))
+    shapes = [
+        f"{name}: found {tuple(state[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if missing or unknown or shapes:
+        raise CheckpointError(
+            f"the checkpoint does not fit the network; missing keys: {missing or 'none'}; "
+            f"unknown keys: {unknown or 'none'}; other shapes: {shapes or 'none'}; "
+            "check --model, --dataset, --preset and --strategy"
+        )
+    network.load_state_dict(state)
+
+
+def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
+    if isinstance(content, dict):
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return content
+        nested = [value for value in content.values() if isinstance(value, dict) and value]
+        found = [value for value in nested if all(isinstance(item, Tensor) for item in value.values())]
+        if len(found) == 1:
+            return dict(found[0])
+    raise CheckpointError(f"{path} holds {type(content).__name__}; expected one state dict of tensors")

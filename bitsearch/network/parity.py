@@ -1,0 +1,90 @@
+"""Hold an exported file to the torch network that it came from."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bitsearch.core.measurement import Parity
+from bitsearch.core.task import Graph
+from bitsearch.network.export import USE
+from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.runtime import open_session
+
+AGREEMENT = 1e-3
+
+
+def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Parity:
+    """Run `model` in ONNX Runtime and compare every linear layer, then the outputs, with torch.
+
+    Every layer of torch is fed what its layer in ONNX Runtime was fed: one flipped rounding would otherwise hide
+    all layers behind it.
+    """
+    layers = [node for node in model.graph.node if FOLDED in {prop.key for prop in node.metadata_props}]
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    names = [name for node in layers for name in (_input(model, node), node.output[0])]
+    known = {output.name for output in model.graph.output}
+    exposed.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in dict.fromkeys(names)
+        if name not in known
+    )
+    outputs = [output.name for output in model.graph.output]
+    session = open_session(exposed)
+    values = dict(
+        zip(wanted := [*outputs, *dict.fromkeys(names)], session.run(wanted, dict(inputs)), strict=True)
+    )
+    network = graph.module.get_submodule("network").cpu().eval()
+    errors = [
+        _layer_error(network, node, values[_input(model, node)], values[node.output[0]]) for node in layers
+    ]
+    with torch.no_grad():
+        torch_output = graph.module.eval()(*(torch.from_numpy(inputs[name]) for name in graph.inputs))
+    ours, theirs = values[outputs[0]], torch_output.numpy()
+    finite = np.isfinite(ours.reshape(len(ours), -1)).all(1) & np.isfinite(theirs.reshape(len(ours), -1)).all(
+        1
+    )
+    return Parity(
+        layer_max_error=max(errors, default=0.0),
+        layers=len(layers),
+        output_agreement=_agreement(ours, theirs),
+        output_mean_difference=_relative(ours[finite].mean(0), theirs[finite].mean(0))
+        if finite.any()
+        else None,
+        events=len(ours),
+    )
+
+
+def _layer_error(
+    network: nn.Module, node: onnx.NodeProto, x: NDArray[np.float32], y: NDArray[np.float32]
+) -> float:
+    layer = network.get_submodule(node.name.partition(USE)[0])
+    folded = next(prop.value for prop in node.metadata_props if prop.key == FOLDED)
+    with torch.no_grad():
+        expected = layer(torch.from_numpy(x))
+        if folded:
+            expected = network.get_submodule(folded)(expected)
+    return _relative(y, expected.numpy())
+
+
+def _input(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
+    """Find what a layer reads; the Add behind a MatMul stands for the pair."""
+    if node.op_type != "Add":
+        return str(node.input[0])
+    producer = next(other for other in model.graph.node if node.input[0] in other.output)
+    return str(producer.input[0])
+
+
+def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    scale = max(float(np.abs(expected).max(initial=0.0)), 1e-30)
+    return float(np.abs(found - expected).max(initial=0.0)) / scale
+
+
+def _agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    ours, theirs = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    largest = np.maximum(np.abs(theirs).max(1), 1e-30)
+    return float((np.abs(ours - theirs).max(1) <= AGREEMENT * largest).mean())

@@ -1,0 +1,261 @@
+"""Time ONNX files side by side in one process: interleaved blocks of runs, so that all meet the same machine."""
+
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from bitsearch import ops
+from bitsearch.core.errors import ConfigurationError, ExportError
+from bitsearch.onnxfile import graph, inputs, runtime
+
+BLOCK_SECONDS = 0.02
+BATCHES = (1, 100, 1000)
+
+MEMORY = """
+import sys
+import numpy as np
+from bitsearch import runtime
+from pathlib import Path
+
+def peak(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+with np.load(sys.argv[2]) as stored:
+    feed = dict(stored)
+before = peak("VmRSS")
+session = runtime.open_session(Path(sys.argv[1]), int(sys.argv[3]))
+session.run(None, feed)
+print(max(peak("VmHWM") - before, 0))
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A file to time under a name of its own."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of one `session.run` in µs over blocks of runs: least, median and interquartile range.
+
+    `finite` is the share of output numbers that are; `speedup` is how many times faster than the first contender,
+    by medians.
+    """
+
+    name: str
+    batch: int
+    threads: int
+    minimum_us: float
+    median_us: float
+    spread_us: float
+    events_per_second: float
+    speedup: float
+    finite: float
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Size on disk, and how far memory rose from before the file was opened to its peak at the largest batch."""
+
+    name: str
+    size_bytes: int
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Timings of all contenders at all batches, and on what they were taken."""
+
+    timings: tuple[Timing, ...]
+    footprints: tuple[Footprint, ...]
+    environment: Mapping[str, Any]
+
+
+def bench(
+    files: Sequence[Contender],
+    batches: Sequence[int] = BATCHES,
+    threads: int = 1,
+    blocks: int = 15,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    known: inputs.Known | None = None,
+) -> Benchmark:
+    """Time all contenders on the same inputs; a fixed batch in the first file replaces `batches`.
+
+    Raises:
+        ConfigurationError: the files do not take the same inputs.
+        ExportError: a file cannot be read.
+    """
+    sessions = {item.name: inputs.open_file(item.path, threads) for item in files}
+    signatures = {name: _signature(session) for name, session in sessions.items()}
+    first, *others = signatures
+    for name in others:
+        if signatures[name] != signatures[first]:
+            raise ConfigurationError(
+                f"{name} takes {signatures[name]} and {first} takes {signatures[first]}; expected the same inputs"
+            )
+    fixed = inputs.fixed_batch(sessions[first])
+    batches = batches if fixed is None else (fixed,)
+    timings: list[Timing] = []
+    for batch in batches:
+        feed = inputs.draw(sessions[first], batch, seed, sizes, known)
+        timings += _compare(sessions, feed, batch, threads, blocks)
+    feed = inputs.draw(sessions[first], max(batches), seed, sizes, known)
+    footprints = tuple(_footprint(item, feed, threads) for item in files)
+    return Benchmark(tuple(timings), footprints, runtime.environment())
+
+
+def contenders(paths: Sequence[Path]) -> list[Contender]:
+    """Name files by their stems, and by their paths where stems repeat."""
+    stems = [path.stem for path in paths]
+    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"found a file twice among {', '.join(names)}; expected different ones")
+    return [Contender(name, path) for name, path in zip(names, paths, strict=True)]
+
+
+def quantized_to_int8(given: Sequence[Contender], folder: Path) -> Contender:
+    """Let onnxruntime quantise the first float file dynamically to 8 bits, its usual way to a faster model.
+
+    Raises:
+        ConfigurationError: every file holds `com.bithep` layers.
+        ExportError: onnxruntime fails.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    for item in given:
+        model = graph.read(item.path)
+        if _is_low_bit(model):
+            continue
+        # onnxruntime transposes weights without their noted shapes, and then refuses its own work.
+        del model.graph.value_info[:]
+        out = folder / f"{item.path.stem}-int8.onnx"
+        try:
+            with _quiet():
+                quantize_dynamic(model, out, weight_type=QuantType.QInt8)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"onnxruntime cannot quantise {item.path} ({reason}); leave out --int8"
+            ) from error
+        return Contender(f"{item.name} int8", out)
+    names = ", ".join(item.name for item in given)
+    raise ConfigurationError(
+        f"--int8 quantises a float file and {names} hold TernaryMatMul; expected a float one, as FILE or --against"
+    )
+
+
+def _is_low_bit(model: onnx.ModelProto) -> bool:
+    return any(
+        (node.domain, node.op_type) == (ops.DOMAIN, "TernaryMatMul")
+        for scope in graph.scopes(model)
+        for node in scope.graph.node
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime's advice on pre-processing off the terminal."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
+def _compare(
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    feed: inputs.Feed,
+    batch: int,
+    threads: int,
+    blocks: int,
+) -> list[Timing]:
+    """Take turns, a block of runs each; the first block of everyone warms up and is not counted."""
+    runs: dict[str, Callable[[], list[Any]]] = {
+        name: partial(session.run, None, feed) for name, session in sessions.items()
+    }
+    try:
+        finite = {name: _finite(run()) for name, run in runs.items()}
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        shapes = {name: array.shape for name, array in feed.items()}
+        raise ExportError(
+            f"a file cannot be run on inputs of shapes {shapes}: {reason}; --size sets the size of a free axis"
+        ) from error
+    repeats = {name: max(1, int(BLOCK_SECONDS / _block(run, 1))) for name, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(blocks):
+        for name, run in runs.items():
+            times[name].append(_block(run, repeats[name]) * 1e6)
+    timings = []
+    reference = float(np.median(next(iter(times.values()))))
+    for name, found in times.items():
+        low, median, high = (float(value) for value in np.percentile(found, [25, 50, 75]))
+        timings.append(
+            Timing(
+                name,
+                batch,
+                threads,
+                min(found),
+                median,
+                high - low,
+                batch / median * 1e6,
+                reference / median,
+                finite[name],
+                blocks,
+            )
+        )
+    return timings
+
+
+def _block(run: Callable[[], object], repeats: int) -> float:
+    """Time a block, in seconds a run."""
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - begin) / repeats
+
+
+def _finite(outputs: Sequence[Any]) -> float:
+    arrays = [np.asarray(item) for item in outputs]
+    floats = [item for item in arrays if item.dtype.kind == "f" and item.size]
+    return float(np.mean([np.isfinite(item).mean() for item in floats])) if floats else 1.0
+
+
+def _footprint(contender: Contender, feed: inputs.Feed, threads: int) -> Footprint:
+    size = graph.size_on_disk(contender.path)
+    if sys.platform != "linux":
+        return Footprint(contender.name, size, None)
+    with tempfile.TemporaryDirectory() as folder:
+        stored = Path(folder) / "feed.npz"
+        np.savez(stored, **cast(Any, feed))
+        command = [sys.executable, "-c", MEMORY, str(contender.path), str(stored), str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    return Footprint(contender.name, size, int(done.stdout) if done.returncode == 0 else None)
+
+
+def _signature(session: onnxruntime.InferenceSession) -> str:
+    """Describe inputs; free axes may have other names from file to file."""
+    return "; ".join(
+        f"{item.name} {item.type} ({', '.join(str(n) if isinstance(n, int) else 'free' for n in item.shape)})"
+        for item in sorted(session.get_inputs(), key=lambda item: str(item.name))
+    )

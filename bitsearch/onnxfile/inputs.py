@@ -1,0 +1,104 @@
+"""Inputs for any ONNX file: its own task's where the file names one, else drawn to fit names, types and shapes."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from bitsearch.core.errors import ConfigurationError, ExportError
+from bitsearch.onnxfile.runtime import open_session
+
+FREE = 16  # size of a free axis that is not the batch and that nobody gave a size
+KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+Feed = dict[str, NDArray[Any]]
+
+Known = Callable[[Mapping[str, str], int, int], Feed | None]
+"""Gives realistic inputs for a file's metadata, a batch and a seed; None where it knows none."""
+
+
+def open_file(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Open a file with the operator library.
+
+    Raises:
+        ExportError: the file is missing, or onnxruntime refuses it.
+    """
+    if not path.is_file():
+        raise ExportError(f"there is no file {path}; expected an ONNX model")
+    try:
+        return open_session(path, threads)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"onnxruntime refuses {path}: {reason}; expected a model it can run") from error
+
+
+def fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+    """Give the batch that the file insists on; None where it takes any, or has no inputs."""
+    first = [item.shape[0] for item in session.get_inputs() if item.shape]
+    return first[0] if first and isinstance(first[0], int) else None
+
+
+def draw(
+    session: onnxruntime.InferenceSession,
+    batch: int,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    known: Known | None = None,
+) -> Feed:
+    """Draw inputs: floats are normal, those named after an energy log-normal and positive, integers 0 or 1.
+
+    What `known` gives for the file's metadata is taken instead, where it fits the file's inputs.
+
+    `sizes` gives the sizes of free axes by their names; the first axis of the first input is the batch.
+
+    Raises:
+        ConfigurationError: an input has a type that cannot be drawn, or `sizes` names no axis of the file.
+    """
+    inputs = session.get_inputs()
+    _check_sizes(inputs, sizes or {})
+    given = known(session.get_modelmeta().custom_metadata_map, batch, seed) if known else None
+    if given is not None:
+        found = {name: (array.ndim, array.shape[1:]) for name, array in given.items()}
+        expected = {item.name: (len(item.shape), tuple(item.shape[1:])) for item in inputs}
+        if found == expected:
+            return given
+    rng = np.random.default_rng(seed)
+    symbol = next((item.shape[0] for item in inputs if item.shape), None)
+    feed: Feed = {}
+    for item in inputs:
+        free: dict[Any, int] = {None: FREE, **(sizes or {}), symbol: batch}
+        shape = [size if isinstance(size, int) else free.get(size, FREE) for size in item.shape]
+        if shape and not isinstance(item.shape[0], int):
+            shape[0] = batch
+        feed[item.name] = _values(rng, item.name, item.type, shape)
+    return feed
+
+
+def _values(rng: np.random.Generator, name: str, kind: str, shape: list[int]) -> NDArray[Any]:
+    if kind not in KINDS:
+        raise ConfigurationError(f"input {name} is a {kind}; expected one of {', '.join(KINDS)}")
+    dtype = np.dtype(KINDS[kind])
+    if dtype.kind != "f":
+        return rng.integers(0, 2, shape).astype(dtype)
+    values = rng.standard_normal(shape)
+    return (np.exp(values + 10) if "energy" in name.lower() else values).astype(dtype)
+
+
+def _check_sizes(inputs: list[Any], sizes: Mapping[str, int]) -> None:
+    free = {size for item in inputs for size in item.shape if isinstance(size, str)}
+    if unknown := sorted(set(sizes).difference(free)):
+        raise ConfigurationError(
+            f"the file has no free axis {', '.join(unknown)}; expected one of {', '.join(sorted(free)) or 'none'}"
+        )

@@ -1,0 +1,1 @@
+"""The search and everything around it that a run does."""

@@ -1,0 +1,342 @@
+"""`bitsearch run`: data, float references, baselines and search, final training, evaluation, report."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from bitsearch import report
+from bitsearch.core import pareto
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.rundir import RunFolder, write_atomically
+from bitsearch.core.space import SearchSpace
+from bitsearch.core.strategy import Configuration
+from bitsearch.network import catalogue, sensitivity, workers
+from bitsearch.network.laboratory import Laboratory
+from bitsearch.network.loop import choose_device
+from bitsearch.onnxfile import runtime
+from bitsearch.run.search import SAMPLERS, Study, ladder, search
+from bitsearch.run.terminal import Terminal
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks of `bitsearch run`."""
+
+    model: str
+    dataset: str | None
+    data: tuple[Path, ...]
+    preset: str
+    trials: int
+    seed: int
+    device: str
+    workers: int | None
+    storage: str | None
+    out: Path
+    sampler: str = "TPESampler"
+
+
+def run(request: RunRequest, terminal: Terminal) -> Path:
+    """Search mixed precisions of a model and write the run folder; give the path of the report.
+
+    With a folder that a run has begun, it goes on from what is on disk.
+
+    Raises:
+        BitsearchError: bad names, data, or a folder of another run.
+    """
+    for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
+        if number is not None and number < 1:
+            raise ConfigurationError(f"{flag} {number}: expected 1 or more")
+    if request.sampler not in SAMPLERS:
+        raise ConfigurationError(
+            f"there is no sampler {request.sampler!r}; expected one of {', '.join(SAMPLERS)}"
+        )
+    entry = catalogue.find(request.model)
+    task = entry.task(request.dataset, request.preset)
+    folder = RunFolder(request.out)
+    with folder.locked():
+        laboratory = Laboratory(
+            model=request.model,
+            dataset=task.dataset,
+            preset=request.preset,
+            paths=request.data,
+            folder=request.out,
+            seed=request.seed,
+            device=choose_device(request.device),
+            threads=torch.get_num_threads(),
+            progress=terminal.progress,
+        )
+        return _Run(request, entry, laboratory, entry.space(task), folder, terminal).execute()
+
+
+@dataclass
+class _Run:
+    request: RunRequest
+    entry: catalogue.Entry
+    laboratory: Laboratory
+    space: SearchSpace
+    folder: RunFolder
+    terminal: Terminal
+    repeated: dict[tuple[tuple[str, ...], int], "Future[None]"] = field(default_factory=dict)
+
+    def execute(self) -> Path:
+        self._begin()
+        with self._stage("data"):
+            identity = self.laboratory.data.identity
+            yardsticks = self.laboratory.task.yardsticks(self.laboratory.data)
+        for item in yardsticks:
+            self.terminal.say(f"{item.name} alone: {item.metric} {item.quantity.value:.4g}")
+        data = json.loads(json.dumps(asdict(identity)))
+        if (known := self.folder.settings().get("data", data)) != data:
+            raise ConfigurationError(
+                f"{self.folder.path} holds a run on other data: {known['statement']} found {data['statement']} "
+                "the content of a file has changed; choose another --out"
+            )
+        self.folder.update({"data": data, "yardsticks": [asdict(item) for item in yardsticks]})
+        study = self._study()
+        with workers.workers(self.laboratory, self.count) as executor:
+            with self._stage("float references"):
+                self._prepare(executor)
+            with self._stage("baselines and search"):
+                self._search(executor, study)
+            with self._stage("final training"):
+                finalists = self._train_finalists(executor)
+            with self._stage("evaluation"):
+                self._evaluate(executor, finalists)
+            with self._stage("latency"):
+                self._time(finalists)
+            self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
+            self.folder.update({"ended": datetime.now(UTC).isoformat(timespec="seconds")})
+            with self._stage("report"):
+                return report.build(self.folder, executor)
+
+    @property
+    def objective(self) -> Metric:
+        task = self.laboratory.task
+        return next(metric for metric in task.metrics if metric.name == task.objective)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        return {item.configuration.digest: f"baseline:{item.name}" for item in self.space.strategies}
+
+    def _begin(self) -> None:
+        """Write what is known before any work, or check that the folder holds the same run."""
+        known = self.folder.settings()
+        signature = self.laboratory.signature
+        if known and known.get("signature") != signature:
+            raise ConfigurationError(
+                f"{self.folder.path} holds a run of {known.get('model')} on {known.get('dataset')} with preset "
+                f"{known.get('preset')} and seed {known.get('seed')} whose settings or data differ; "
+                "choose another --out, or repeat that run's flags to continue it"
+            )
+        task = self.laboratory.task
+        inventory = self.laboratory.inventory(self.entry.options_of_reference(task.preset))
+        group_of = {name: group.name for group in self.space.groups for name in group.layers}
+        self.folder.update(
+            {
+                "signature": signature,
+                "version": version("bitsearch"),
+                "command": ["bitsearch", *sys.argv[1:]],
+                **{name: getattr(self.request, name) for name in ("model", "preset", "seed", "trials")},
+                "workers": self.count,
+                "dataset": task.dataset,
+                "device": self.laboratory.device,
+                "title": f"Mixed precision of {self.entry.name} on {task.dataset}",
+                "settings": task.settings,
+                "sampler": self.request.sampler,
+                "metrics": [asdict(metric) for metric in task.metrics],
+                "objective": task.objective,
+                "layers": [{**asdict(layer), "group": group_of[layer.name]} for layer in inventory.layers],
+                "groups": [asdict(group) for group in self.space.groups],
+                "options": dict(self.space.options),
+                "strategies": [
+                    {"name": item.name, "digest": item.configuration.digest, "description": item.description}
+                    for item in self.space.strategies
+                ],
+                "published": {
+                    "source": self.entry.published_source,
+                    "results": [asdict(item) for item in self.entry.published(task.dataset)],
+                    "fractions": [asdict(item) for item in self.entry.published_fractions(task.dataset)],
+                },
+                "environment": {**runtime.environment(), **_training_environment()},
+                "started": known.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
+                "stages": known.get("stages", []),
+            }
+        )
+
+    def _prepare(self, executor: Executor) -> None:
+        """Train the float network of every choice of options and trace its graphs.
+
+        The strategies are trained again in the end: what those trainings start from is begun as well, and the search
+        need not wait for it.
+        """
+        options = self.space.options
+        choices = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
+        needed = [executor.submit(workers.reference, choice) for choice in choices]
+        graphs = self.laboratory.graphs
+        needed += [executor.submit(workers.template, *item) for item in product(choices, graphs)]
+        self._repeat_references(executor, [item.configuration for item in self.space.strategies])
+        for future in as_completed(needed):
+            future.result()
+
+    def _study(self) -> Study:
+        """Open the study before anything is trained, so that a wrong storage costs nothing."""
+        storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
+        name = f"{self.entry.name}-{self.laboratory.dataset}-{self.laboratory.preset}-{self.laboratory.signature}"
+        return Study.open(self.space, self.objective, storage, name, self.request.seed, self.request.sampler)
+
+    def _search(self, executor: Executor, study: Study) -> None:
+        results = self._results("finetuned")
+        study.recover(results)
+        strategies = [item.configuration for item in self.space.strategies]
+        study.enqueue([*strategies, *self._ladder()])
+        with self.terminal.trials(results, self.request.trials, self.objective) as shown:
+
+            def record(measurement: Measurement) -> None:
+                self.folder.append(measurement)
+                shown(measurement)
+
+            search(
+                study,
+                workers.measure,
+                self.request.trials,
+                results,
+                record,
+                self.origins,
+                executor,
+                self.count,
+            )
+
+    def _ladder(self) -> list[Configuration]:
+        """Seed the search with the groups that gradients call harmless, kept for continued runs."""
+        file = self.laboratory.folder / "work" / "sensitivities.json"
+        task = self.laboratory.task
+        options = self.entry.options_of_reference(task.preset)
+        inventory = self.laboratory.inventory(options)
+        if file.is_file():
+            scores = json.loads(file.read_text())
+        else:
+            self.terminal.progress("layer sensitivities", 0.0)
+            network = self.laboratory.reference(options).network
+            scores = sensitivity.fisher(network, task, self.laboratory.data, self.space, self.request.seed)
+            write_atomically(file, json.dumps(scores))
+        weights = {layer.name: layer.weights for layer in inventory.layers}
+        sizes = {group.name: sum(weights[name] for name in group.layers) for group in self.space.groups}
+        self.folder.update({"sensitivities": scores})
+        return ladder(self.space, sizes, scores)
+
+    def _train_finalists(self, executor: Executor) -> list[Measurement]:
+        """Train every strategy and a spread of the search's front for longer, and keep their files."""
+        front = pareto.front(self._results("finetuned").values(), self.objective)
+        searched = [item.configuration for item in front if item.digest not in self.origins]
+        limit = self.laboratory.task.recipes.finalists
+        chosen = [*(item.configuration for item in self.space.strategies), *_spread(searched, limit)]
+        done = {
+            digest: item
+            for digest, item in self._results("full").items()
+            if item.model and (self.folder.path / item.model).is_file()
+        }
+        names = {item.configuration.digest: item.name for item in self.space.strategies}
+        digests = [configuration.digest for configuration in chosen]
+        self._repeat_references(executor, [item for item in chosen if item.digest not in done])
+        for trained in self._reported(list(self.repeated.values()), "float references repeated"):
+            trained.result()
+        under_way = [
+            executor.submit(
+                workers.measure, item, self.origins.get(digest, "final"), "full", names.get(digest, digest)
+            )
+            for item, digest in zip(chosen, digests, strict=True)
+            if digest not in done
+        ]
+        for future in self._reported(under_way, "finally trained"):
+            self.folder.append(future.result())
+            done[future.result().digest] = future.result()
+        return [done[digest] for digest in digests if not done[digest].failure]
+
+    def _repeat_references(self, executor: Executor, chosen: list[Configuration]) -> None:
+        """Begin the float networks that repeated trainings start from, so that spreads are those of seeds."""
+        recipes = self.laboratory.task.recipes
+        if recipes.final.scratch or not recipes.independent:
+            return
+        for configuration, repetition in product(chosen, range(1, recipes.repetitions)):
+            options = dict(configuration.options)
+            key = tuple(options.values()), repetition
+            if key not in self.repeated:
+                self.repeated[key] = executor.submit(workers.reference, options, repetition)
+
+    def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
+        """Compare what the finalists generate with the reference; a fuller record goes behind the one there is."""
+        missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
+        float_digest = self.space.strategies[0].configuration.digest
+        baseline = next((item for item in finalists if item.digest == float_digest), None)
+        under_way = [executor.submit(workers.evaluate, item, baseline) for item in missing]
+        for future in self._reported(under_way, "evaluated"):
+            metrics, evaluation = future.result()
+            latest = self._results("full")[evaluation.digest]
+            self.folder.append(replace(latest, metrics={**latest.metrics, **metrics}))
+            self.folder.write_evaluation(evaluation)
+
+    def _time(self, finalists: list[Measurement]) -> None:
+        """Time the finalists once nothing else runs: beside a training they would look slow."""
+        timed = set(self.folder.settings().get("timed", ()))
+        for item in finalists:
+            if item.digest not in timed and item.model:
+                session = runtime.open_session(self.folder.path / item.model)
+                latest = self._results("full")[item.digest]
+                self.folder.append(replace(latest, latency_us=self.laboratory.latencies(session)))
+                timed.add(item.digest)
+                self.folder.update({"timed": sorted(timed)})
+
+    def _reported(self, futures: "list[Future[T]]", done: str) -> "Iterator[Future[T]]":
+        """Yield what is ready and say how many are."""
+        for index, future in enumerate(as_completed(futures), 1):
+            yield future
+            self.terminal.say(f"{index}/{len(futures)} {done}")
+
+    def _results(self, fidelity: str) -> dict[str, Measurement]:
+        """Give the latest measurement of every configuration at one fidelity."""
+        return {item.digest: item for item in self.folder.results() if item.fidelity == fidelity}
+
+    @property
+    def count(self) -> int:
+        """Number of processes that measure side by side."""
+        return self.request.workers or workers.default_workers(self.laboratory.device)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Name a stage and add its wall time to what earlier sittings spent on it."""
+        self.terminal.stage(name)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            stages = {item["name"]: item["seconds"] for item in self.folder.settings()["stages"]}
+            stages[name] = stages.get(name, 0.0) + time.monotonic() - began
+            self.folder.update({"stages": [{"name": key, "seconds": value} for key, value in stages.items()]})
+
+
+def _spread(configurations: list[Configuration], limit: int) -> list[Configuration]:
+    """Keep up to `limit`, evenly along the front, both ends among them."""
+    if len(configurations) <= limit:
+        return configurations
+    steps = max(limit - 1, 1)
+    return [configurations[round(index * (len(configurations) - 1) / steps)] for index in range(limit)]
+
+
+def _training_environment() -> Mapping[str, Any]:
+    """Describe what trained and searched."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {**{name: version(name) for name in ("torch", "optuna", "numpy")}, "accelerator": accelerator}

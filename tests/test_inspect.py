@@ -1,0 +1,89 @@
+"""What `inspect` says of files of ours and of others."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from ternary_layer import Layer
+
+from bitsearch.onnxfile.inspect import LayerContent, inspect
+
+RNG = np.random.default_rng(0)
+
+
+def foreign() -> onnx.ModelProto:
+    """Build a convolution, a fully connected layer with half of its weights 0, and an 8-bit product."""
+    weight = RNG.normal(size=(6, 8)).astype(np.float32)
+    weight[:, ::2] = 0
+    constants: dict[str, NDArray[Any]] = {
+        "k": RNG.normal(size=(2, 1, 3)).astype(np.float32),
+        "w": weight,
+        "b": np.ones(6, np.float32),
+        "q": np.ones((6, 4), np.int8),
+        "shape": np.array([-1, 8]),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], "conv"),
+        helper.make_node("Reshape", ["c", "shape"], ["f"]),
+        helper.make_node("Gemm", ["f", "w", "b"], ["g"], "fc", transB=1),
+        helper.make_node("Cast", ["g"], ["i"], to=TensorProto.INT8),
+        helper.make_node("MatMulInteger", ["i", "q"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["batch", 4])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"author": "someone", "number": "7"})
+    return model
+
+
+def test_foreign_file(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    onnx.save(foreign(), path)
+    found = inspect(path)
+    assert found.layers == (
+        LayerContent("conv", "Conv", "float32", (2, 1, 3), 6, 24, 0.0),
+        LayerContent("fc", "Gemm", "float32", (6, 8), 54, 192, 0.5),
+        LayerContent("q", "MatMulInteger", "int8", (6, 4), 24, 24, None),
+    )
+    assert (found.bytes, found.opsets) == (path.stat().st_size, {"ai.onnx": 17})
+    assert (found.inputs, found.outputs) == (("x: float (batch, 1, 6)",), ("y: int32 (batch, 4)",))
+    assert (found.quantized_parameters, found.total_parameters, found.fraction) == (0, 60, 0.0)
+    assert found.metadata == {"author": "someone", "number": "7"}
+    assert found.nodes["Gemm"] == 1
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_ternary_file(tmp_path: Path, bias: bool) -> None:
+    onnx.save(Layer.random(10, 3, bias=bias).model(), tmp_path / "ours.onnx")
+    found = inspect(tmp_path / "ours.onnx")
+    (layer,) = found.layers
+    assert (layer.precision, layer.shape, layer.bytes) == ("ternary", (3, 10), 9)
+    assert layer.zeros is not None
+    assert 0.1 < layer.zeros < 0.7
+    assert layer.parameters == found.quantized_parameters == found.total_parameters == (33 if bias else 30)
+    assert found.fraction == 1.0
+    assert found.functions == ("com.bithep::TernaryMatMul",)
+
+
+def test_external_data_counts(tmp_path: Path) -> None:
+    path = tmp_path / "file.onnx"
+    onnx.save(foreign(), path, save_as_external_data=True, location="data.bin", size_threshold=100)
+    assert inspect(path).bytes == path.stat().st_size + (tmp_path / "data.bin").stat().st_size
+
+
+def test_needs_no_torch() -> None:
+    heavy = {"torch", "optuna", "onnxruntime"}
+    code = f"import bitsearch.onnxfile.inspect, bitsearch.onnxfile.ternarize, sys; print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
