@@ -26,7 +26,7 @@ BATCHES = (1, 100, 1000)
 MEMORY = """
 import sys
 import numpy as np
-from bitsearch import runtime
+from bitsearch.onnxfile import runtime
 from pathlib import Path
 
 def peak(name):
