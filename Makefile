@@ -3,13 +3,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(wildcard ops/*.cc ops/*.h) ops/CMakeLists.txt ops/exports.map
+SOURCES := $(wildcard ops/*.h ops/*/*.cc ops/*/*.h) ops/CMakeLists.txt ops/onnxruntime/exports.map
 SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/local/include/onnxruntime_c_api.h)
 
 # The kernels and their fuzzers, which need neither onnxruntime nor Python.
-KERNELS := $(wildcard ops/kernel_*.cc) ops/kernels.cc ops/linear.cc $(wildcard ops/spline_[!o]*.cc) ops/spline.cc
-NATIVE_HEADERS := $(wildcard ops/*.h tests/native/*.h)
-NATIVE_FLAGS := -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
+KERNELS := $(filter-out %/op.cc,$(wildcard ops/ternary_matmul/*.cc ops/monotone_spline/*.cc))
+NATIVE_HEADERS := $(wildcard ops/*.h ops/*/*.h tests/native/*.h)
+NATIVE_FLAGS := -Iops -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
 FUZZERS := kernels splines
 CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
@@ -27,16 +27,16 @@ test: lint
 lint: .venv/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror ops/*.cc ops/*.h tests/native/* benchmarks/*.cc
+	$(BIN)/clang-format --dry-run --Werror ops/*.h ops/*/*.cc ops/*/*.h tests/native/* benchmarks/*.cc
 
 # mypy cannot see through an editable install: it gets the tree as it is installed.
 types: .venv/.installed
 	rm -rf .build/typed
 	mkdir -p .build/typed/bitsearch
 	ln -s $(addprefix $(CURDIR)/,$(wildcard bitsearch/*) models ops search_spaces) .build/typed/bitsearch
-	ln -s $(CURDIR)/tests $(CURDIR)/benchmarks .build/typed
+	ln -s $(addprefix $(CURDIR)/,tests benchmarks tools) .build/typed
 	cd .build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
-	  --cache-dir $(CURDIR)/.mypy_cache bitsearch tests benchmarks
+	  --cache-dir $(CURDIR)/.mypy_cache bitsearch tests benchmarks tools
 
 # Fuzz under the sanitizers: memory and undefined behaviour, then threads. No finding is let pass.
 sanitize: $(foreach fuzzer,$(FUZZERS),.build/$(fuzzer)-address,undefined .build/$(fuzzer)-thread)
@@ -70,7 +70,7 @@ clean:
 	touch $@
 
 # onnxruntime's C headers; ops/CMakeLists.txt looks where they land.
-.build/headers: ops/fetch_headers.py
+.build/headers: tools/fetch_headers.py
 	mkdir -p .build
-	$(if $(ONNXRUNTIME_INCLUDE_DIR)$(SYSTEM_HEADERS),,$(PYTHON) ops/fetch_headers.py .build/onnxruntime)
+	$(if $(ONNXRUNTIME_INCLUDE_DIR)$(SYSTEM_HEADERS),,$(PYTHON) tools/fetch_headers.py .build/onnxruntime)
 	touch $@

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "linear.h"  // of the tree that is timed
+#include "ternary_matmul/linear.h"  // of the tree that is timed
 
 using namespace bitsearch;
 

@@ -42,7 +42,8 @@ Timer = Callable[[int], float]
 
 def built(sources: Path, out: Path) -> ctypes.CDLL:
     """Compile one tree's kernels as a library."""
-    files = [*sources.glob("kernel_*.cc"), sources / "kernels.cc", sources / "linear.cc"]
+    layers = sources / "ternary_matmul"
+    files = [*layers.glob("kernel_*.cc"), layers / "kernels.cc", layers / "linear.cc"]
     compiler = os.environ.get("CXX", "g++")
     subprocess.run(
         [compiler, *FLAGS.split(), f"-I{sources}", Path(__file__).with_suffix(".cc"), *files, "-o", out],

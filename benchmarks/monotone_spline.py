@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from bitsearch import ops
-from bitsearch.ops.spline_reference import Float, Kind, monotone_spline, parameters
+from bitsearch.ops.monotone_spline.reference import Float, Kind, monotone_spline, parameters
 
 # Transformed coordinates of CaloINN on ds1-photon and on ds2.
 SIZES = {"rational-quadratic": 186, "cubic": 3262}

@@ -1,6 +1,6 @@
 """Print what one core can do at most: products a second by instruction, bytes a second by level of memory.
 
-Builds and runs `ternary_limits.cc`; the percentages in `ops/README.md` refer to it. Needs AVX512-VNNI and g++.
+Builds and runs `ternary_limits.cc`; the percentages in `docs/performance.md` refer to it. Needs AVX512-VNNI and g++.
 """
 
 import os

@@ -3,10 +3,12 @@
 if __name__ != "bitsearch.ops":
     raise ImportError(f"found the bare folder {__name__!r}: install bitsearch and import bitsearch.ops")
 
+from bitsearch.ops.domain import DOMAIN, VERSION
 from bitsearch.ops.errors import OperatorError
+from bitsearch.ops.functions import add_functions
 from bitsearch.ops.library import Kernel, kernels, library_path, register, session
-from bitsearch.ops.onnx_function import DOMAIN, VERSION, add_functions, ternary_matmul_function
-from bitsearch.ops.spline_function import monotone_spline_function
+from bitsearch.ops.monotone_spline.function import monotone_spline_function
+from bitsearch.ops.ternary_matmul.function import ternary_matmul_function
 
 __all__ = [
     "DOMAIN",

@@ -20,8 +20,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, Runtime
 
 from bitsearch import ops
 from bitsearch.models.flows.splines import SPLINES
-from bitsearch.ops import spline_reference as reference
-from bitsearch.ops.spline_reference import Float, Kind, OutOfBounds
+from bitsearch.ops.monotone_spline import reference
+from bitsearch.ops.monotone_spline.reference import Float, Kind, OutOfBounds
 
 USABLE = [kernel.name for kernel in ops.kernels() if kernel.usable]
 KINDS: list[Kind] = ["rational-quadratic", "cubic"]

@@ -60,7 +60,7 @@ def link_dependencies(names: list[str], folder: Path) -> None:
 def test_distributions_hold_what_they_should(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {"pyproject.toml", "ops/CMakeLists.txt", "ops/kernel.h", "bitsearch/py.typed"} <= names
+    assert {"pyproject.toml", "ops/CMakeLists.txt", "ops/parallel.h", "bitsearch/py.typed"} <= names
     assert not {name for name in names if name.startswith((".venv", ".build", ".ci", "runs"))}
     (wheel,) = built.glob("*.whl")
     assert "-py3-none-" in wheel.name
@@ -69,7 +69,12 @@ def test_distributions_hold_what_they_should(built: Path) -> None:
     assert {f"bitsearch/{name}/__init__.py" for name in ("models", "ops", "search_spaces")} <= names
     assert "bitsearch/ops/libbitsearch_ops.so" in names
     assert {f"bitsearch/models/jets/samples/{name}.h5" for name in ("quark_gluon", "wz")} <= names
-    assert not {name for name in names if "__pycache__" in name}
+    operators = {"__init__.py", "reference.py", "function.py", "README.md"}
+    for folder in ("ternary_matmul", "monotone_spline"):
+        found = {name.rpartition("/")[2] for name in names if name.startswith(f"bitsearch/ops/{folder}/")}
+        assert found == operators
+    assert not {name for name in names if name.endswith((".cc", ".h", ".map", "CMakeLists.txt", ".pyc"))}
+    assert not {name for name in names if "fetch_headers" in name}
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from bitsearch.core.precision import Precision
 from bitsearch.core.task import Graph
 from bitsearch.network import quant
 from bitsearch.onnxfile.linear import FOLDED
-from bitsearch.ops import onnx_function, reference
+from bitsearch.ops import reference
 
 OPSET = 20
 LINEAR = "Linear"
@@ -136,7 +136,7 @@ def lower(
             value.const_value = ir.tensor(state[name].detach().cpu().numpy(), name=name)
             graph.initializers[name] = value
     proto = ir.to_proto(model)
-    onnx_function.add_functions(proto)
+    ops.add_functions(proto)
     _describe(proto, assignment, metadata)
     return proto
 

@@ -22,8 +22,8 @@ from bitsearch.onnxfile import graph, inspect
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.onnxfile.linear import Array, LinearNode, examine, is_linear, layer_name
 from bitsearch.ops import DOMAIN, add_functions
-from bitsearch.ops.onnx_function import OPSET_MIN
 from bitsearch.ops.reference import pack
+from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 
 SMALLEST_SCALE = 1e-8
 ACT_QMAX = 127.0

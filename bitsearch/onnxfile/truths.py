@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bitsearch.onnxfile.graph import Scope
-from bitsearch.ops import DOMAIN, reference, spline_reference
+from bitsearch.ops import DOMAIN, reference
+from bitsearch.ops.monotone_spline.reference import parameters
 
 Array = NDArray[np.float32]
 Feed = Mapping[str, Array]
@@ -108,10 +109,10 @@ def _monotone_spline(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto,
         name: value.decode() if isinstance(value, bytes) else value for name, value in attributes.items()
     }
     bound = settings["bound"]
-    count = SPLINES * spline_reference.parameters(settings["kind"], settings["bins"])
+    count = SPLINES * parameters(settings["kind"], settings["bins"])
 
     def expect(feed: Feed) -> list[Array]:
-        both = spline_reference.monotone_spline(
+        both = reference.monotone_spline(
             feed["X"],
             feed["theta"],
             kind=settings["kind"],

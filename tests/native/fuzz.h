@@ -12,7 +12,7 @@
 #include <random>
 #include <thread>
 
-#include "../../ops/linear.h"
+#include "ternary_matmul/linear.h"
 
 namespace {
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "../../ops/spline.h"
 #include "fuzz.h"
+#include "monotone_spline/spline.h"
 
 namespace {
 

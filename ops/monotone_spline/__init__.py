@@ -1,0 +1,1 @@
+"""The operator `MonotoneSpline`: specification (README), numpy truth, standard operators, C++."""

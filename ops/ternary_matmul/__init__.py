@@ -1,0 +1,1 @@
+"""The operator `TernaryMatMul`: specification (README), numpy truth, standard operators, C++."""
