@@ -196,7 +196,7 @@ class Contract:
         for model in exported.models.values():
             onnx.checker.check_model(model, full_check=True)
             assert {prop.key for prop in model.metadata_props} >= {
-                "bitsearch.core.assignment",
+                "bitsearch.assignment",
                 "bitsearch.model",
             }
             session = open_session(model)

@@ -427,8 +427,8 @@ def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureF
     printed = json.loads(capfd.readouterr().out)
     assert printed["parity"]["layer_max_error"] < 1e-5
     metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
-    assert metadata["bitsearch.core.strategy"] == "shape-full"
-    assert json.loads(metadata["bitsearch.core.assignment"])["shape.embedding"] == "ternary"
+    assert metadata["bitsearch.strategy"] == "shape-full"
+    assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
 
 
 def test_presets_grow() -> None:

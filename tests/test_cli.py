@@ -183,7 +183,7 @@ def test_train_then_export(
     assert printed["bytes"] == model.stat().st_size
     assert printed["parity"]["layer_max_error"] < 1e-5
     session = ops.session(model)
-    assert session.get_modelmeta().custom_metadata_map["bitsearch.core.strategy"] == "nncentral"
+    assert session.get_modelmeta().custom_metadata_map["bitsearch.strategy"] == "nncentral"
     (showers,) = session.run(None, dict(bench.task.inputs(2, 1)))
     assert np.isfinite(showers).all()
     assert str(model) in call(capsys, "export", out, "--out", model)

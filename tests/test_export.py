@@ -125,8 +125,8 @@ def test_file_says_what_it_is(bench: Bench, strategy: str) -> None:
     }
     assert found["bitsearch.version"] == bitsearch.__version__ == model.producer_version
     assert (found["bitsearch.model"], found["bitsearch.dataset"]) == ("caloinn", "ds1-photon")
-    assert found["bitsearch.core.strategy"] == strategy
-    assert Assignment(json.loads(found["bitsearch.core.assignment"])) == configuration.assignment
+    assert found["bitsearch.strategy"] == strategy
+    assert Assignment(json.loads(found["bitsearch.assignment"])) == configuration.assignment
     inventory = catalogue.inventory(bench.task, configuration.options)
     assert float(found["bitsearch.fraction"]) == inventory.fractions(configuration.assignment).fraction
     config = json.loads(found["bitsearch.config"])
@@ -137,7 +137,7 @@ def test_file_says_what_it_is(bench: Bench, strategy: str) -> None:
 def test_strategy_is_left_out_where_there_is_none(bench: Bench) -> None:
     configuration = bench.strategy("nncentral")
     model = bench.laboratory.export(bench.trained(configuration), configuration, "sampler")
-    assert "bitsearch.core.strategy" not in {item.key for item in model.metadata_props}
+    assert "bitsearch.strategy" not in {item.key for item in model.metadata_props}
 
 
 @pytest.mark.parametrize("graph", ["sampler", "density"])

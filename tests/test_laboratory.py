@@ -47,7 +47,7 @@ def test_kept_file_is_what_was_measured(bench: Bench, measured: Measurement) -> 
     file = bench.laboratory.folder / measured.model
     assert file.stat().st_size == measured.size_bytes
     found = ops.session(file).get_modelmeta().custom_metadata_map
-    assert found["bitsearch.core.strategy"] == "nncentral"
+    assert found["bitsearch.strategy"] == "nncentral"
     assert float(found["bitsearch.fraction"]) == measured.fraction
 
 

@@ -402,7 +402,7 @@ def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureF
     assert main([*command, "--strategy", "bit30"]) == 0
     assert json.loads(capfd.readouterr().out)["parity"]["layer_max_error"] < 1e-5
     session = ops.session(out)
-    assert session.get_modelmeta().custom_metadata_map["bitsearch.core.strategy"] == "bit30"
+    assert session.get_modelmeta().custom_metadata_map["bitsearch.strategy"] == "bit30"
     inputs = task("wz", "paper").inputs(40, 1)
     with torch.no_grad():
         expected = Angle(network)(*(torch.from_numpy(array) for array in inputs.values())).numpy()

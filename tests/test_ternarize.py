@@ -226,13 +226,13 @@ def test_only_chosen_layers_change_and_others_stay_byte_for_byte() -> None:
 
 def test_metadata() -> None:
     source = gemm()
-    helper.set_model_props(source, {"mine": "kept", "bitsearch.core.strategy": "default"})
+    helper.set_model_props(source, {"mine": "kept", "bitsearch.strategy": "default"})
     converted, _ = convert(source)
     found = graph.metadata(converted)
     assert found["mine"] == "kept"
-    assert json.loads(found["bitsearch.core.assignment"]) == {"fc": "ternary"}
+    assert json.loads(found["bitsearch.assignment"]) == {"fc": "ternary"}
     assert float(found["bitsearch.fraction"]) == 1.0
-    assert "bitsearch.core.strategy" not in found
+    assert "bitsearch.strategy" not in found
 
 
 def nodes_in_branches() -> onnx.ModelProto:

@@ -247,10 +247,8 @@ def _remove(entries: Any, name: str) -> None:
 def _describe(model: onnx.ModelProto, converted: Mapping[str, Precision], layers: tuple[str, ...]) -> None:
     """Write the metadata of the contract's section 2, keeping what stays true of what the file says of itself."""
     known = graph.metadata(model)
-    known.pop("bitsearch.core.strategy", None)
-    before = inspect.json_value(known.get("bitsearch.core.assignment", "")) or dict.fromkeys(
-        layers, "float32"
-    )
+    known.pop("bitsearch.strategy", None)
+    before = inspect.json_value(known.get("bitsearch.assignment", "")) or dict.fromkeys(layers, "float32")
     config = inspect.json_value(known.get("bitsearch.config", "")) or {}
     quantized, total = inspect.parameters(model)
     properties = {
@@ -258,9 +256,7 @@ def _describe(model: onnx.ModelProto, converted: Mapping[str, Precision], layers
         "bitsearch.dataset": "unknown",
         **known,
         "bitsearch.version": bitsearch.__version__,
-        "bitsearch.core.assignment": json.dumps(
-            {**before, **{name: str(p) for name, p in converted.items()}}
-        ),
+        "bitsearch.assignment": json.dumps({**before, **{name: str(p) for name, p in converted.items()}}),
         "bitsearch.fraction": repr(quantized / total),
         "bitsearch.config": json.dumps({**config, "ternarized_after_export": sorted(converted)}),
     }
