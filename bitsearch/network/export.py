@@ -27,7 +27,7 @@ from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ExportError
 from bitsearch.core.precision import Precision
 from bitsearch.core.task import Graph
-from bitsearch.network import quant
+from bitsearch.network import quant, torch_compat
 from bitsearch.onnxfile.linear import FOLDED
 from bitsearch.ops import reference
 
@@ -188,8 +188,7 @@ class _LinearNode(nn.Module):
         super().__init__()
         self.name = name
         self.weight, self.bias = linear.weight, linear.bias
-        # torch traces the bodies of loops with a compiler that skips its own exporter, this function included.
-        self.symbolic = torch._dynamo.dont_skip_tracing(torch.onnx.ops.symbolic)
+        self.symbolic = torch_compat.traced(torch.onnx.ops.symbolic)
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)

@@ -1,7 +1,6 @@
 """Processes that train and measure side by side, each with a laboratory of its own."""
 
 import gc
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -16,6 +15,7 @@ from bitsearch.core.errors import TrainingError
 from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Quantity
 from bitsearch.core.processes import processes
 from bitsearch.core.strategy import Configuration
+from bitsearch.network import torch_compat
 from bitsearch.network.laboratory import Laboratory
 
 MOST_WORKERS = 8
@@ -88,9 +88,8 @@ class _Here(Executor):
 def _begin(laboratory: Laboratory) -> None:
     torch.set_num_threads(laboratory.threads)
     _set_up(laboratory)
-    # torch imports its compiler with its first optimiser. What is imported stays, and every garbage collection
-    # would walk through all of it again.
-    importlib.import_module("torch._dynamo")
+    # What is imported stays, and every garbage collection would walk through all of it again.
+    torch_compat.import_compiler()
     gc.freeze()
 
 
