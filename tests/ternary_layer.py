@@ -41,7 +41,9 @@ class Layer:
     def expect(self, x: Float) -> Float:
         return ternary_matmul(x, self.W, self.scale, self.bias, K=self.K, act_qmax=self.act_qmax)
 
-    def model(self, rank: int = 2, *, fed: tuple[str, ...] = (), portable: bool = True) -> onnx.ModelProto:
+    def model(
+        self, rank: int = 2, *, fed: tuple[str, ...] = (), portable: bool = True, opset: int = 20
+    ) -> onnx.ModelProto:
         """Build a model with X and the inputs named in `fed` given at run time, the others constant."""
         arrays: dict[str, NDArray[Any]] = {"W": self.W, "scale": self.scale}
         if self.bias is not None:
@@ -71,7 +73,7 @@ class Layer:
             [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [*free, None])],
             [numpy_helper.from_array(array, name) for name, array in arrays.items() if name not in fed],
         )
-        opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+        opsets = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         if portable:
             add_functions(model)

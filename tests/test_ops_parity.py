@@ -156,3 +156,18 @@ def test_library_replaces_function_body() -> None:
     ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     with pytest.raises(RuntimeException, match="W: found the code 3"):
         ops.session(model)
+
+
+@pytest.mark.parametrize("opset", [13, 14, 15, 17, 18, 21])
+def test_function_body_in_every_opset(opset: int) -> None:
+    layer = Layer.random(10, 3)
+    model = layer.model(opset=opset)
+    onnx.checker.check_model(model, full_check=True)
+    plain = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for rows in (0, 1, 7):
+        x = np.rint(random_rows(rows, 10) * 40).astype(np.float32)
+        x[:, :1] = 127
+        assert_bit_equal(run(open_session(model), x), layer.expect(x))
+        assert_bit_equal(run(plain, x), layer.expect(x))
+        if rows:
+            assert_bit_equal(ReferenceEvaluator(model).run(None, {"X": x})[0], layer.expect(x))

@@ -1,6 +1,6 @@
 """Turn MatMul and Gemm nodes of a finished ONNX file into `TernaryMatMul`, without torch and without re-training.
 
-Requires opset 18 or newer. Ensures that nodes which are not converted stay byte for byte what they were; those that
+Requires opset 13 or newer. Ensures that nodes which are not converted stay byte for byte what they were; those that
 cannot be converted are declined with a reason.
 """
 
@@ -79,7 +79,7 @@ def ternarize(
     """Give a model whose layers have the precisions that `choose` tells by name, and what became of each.
 
     Raises:
-        ExportError: the model's opset is older than 18, or none of the chosen nodes could be converted.
+        ExportError: the model's opset is older than 13, or none of the chosen nodes could be converted.
     """
     if (version := graph.opset(source)) < OPSET_MIN:
         raise ExportError(

@@ -7,10 +7,11 @@ from bitsearch.ops.domain import DOMAIN
 from bitsearch.ops.errors import OperatorError
 
 NAME = "TernaryMatMul"
-OPSET_MIN = 18  # BitwiseAnd
+OPSET_MIN = 13  # axes of ReduceSum and Unsqueeze as inputs
 
 # Why a Gemm of zeros: it alone turns an absent optional input into zeros in every runtime.
 # Why the sum of X - X: it is NaN exactly on rows with a NaN or an infinity, which ReduceMax may not see.
+# Why Mod by 4: opsets before 18 have no BitwiseAnd.
 # Why the slice of one column: onnxruntime keeps all K columns when it reduces an empty batch.
 _BODY = """
     q_max = Constant<value_float: float = @act_qmax>()
@@ -22,10 +23,10 @@ _BODY = """
     k = Reshape(k_scalar, one)
 
     shifts = Constant<value = uint8[4] {0, 2, 4, 6}>()
-    mask = Constant<value = uint8 {3}>()
+    four = Constant<value = uint8 {4}>()
     bytes = Unsqueeze(W, two)
     shifted = BitShift<direction = "RIGHT">(bytes, shifts)
-    fields = BitwiseAnd(shifted, mask)
+    fields = Mod(shifted, four)
     padded_codes = Flatten<axis = 1>(fields)
     codes = Slice(padded_codes, zero, k, one)
     codes_float = Cast<to = 1>(codes)
@@ -34,7 +35,7 @@ _BODY = """
     weights_t = Transpose<perm = [1, 0]>(weights)
 
     magnitude = Abs(X)
-    largest = ReduceMax<keepdims = 1>(magnitude, last)
+    largest = REDUCE_MAX
     floor = Constant<value_float = 1e-8>()
     gamma = Max(largest, floor)
     inverse_step = Div(q_max, gamma)
@@ -57,7 +58,8 @@ _BODY = """
     factor = Mul(step, scale)
     product = Mul(acc, factor)
     float_zero = Constant<value = float[1, 1] {0.0}>()
-    w_shape = Shape<start = 0, end = 1>(W)
+    w_dims = Shape(W)
+    w_shape = Slice(w_dims, zero, one)
     row_shape = Concat<axis = 0>(one, w_shape)
     zero_row = Expand(float_zero, row_shape)
     bias_row = Gemm(float_zero, zero_row, bias)
@@ -67,16 +69,20 @@ _BODY = """
 
 
 def ternary_matmul_function(opset: int = 20) -> onnx.FunctionProto:
-    """Build the body of `TernaryMatMul` for models of the given opset.
+    """Build the body of `TernaryMatMul` for models of the given opset, 13 or newer.
 
     Raises:
         OperatorError: the opset is older than the operators that the body needs.
     """
     if opset < OPSET_MIN:
         raise OperatorError(f"opset: found {opset}, expected at least {OPSET_MIN}")
+    # The axes of ReduceMax became an input five opsets after those of ReduceSum.
+    along_rows = "ReduceMax<{}keepdims = 1>(magnitude{})".format(
+        *("", ", last") if opset >= 18 else ("axes = [-1], ", "")
+    )
     function = parser.parse_function(
         f'<opset_import: ["" : {opset}], domain: "{DOMAIN}">\n'
-        f"{NAME} <K>(X, W, scale, bias) => (Y) {{{_BODY}}}"
+        f"{NAME} <K>(X, W, scale, bias) => (Y) {{{_BODY.replace('REDUCE_MAX', along_rows)}}}"
     )
     function.attribute_proto.append(helper.make_attribute("act_qmax", 127.0))
     return function

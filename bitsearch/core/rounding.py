@@ -1,0 +1,97 @@
+"""Round weights to ternary or binary codes times a scale: the one definition, in numpy.
+
+Sums are taken in double precision and scales rounded to float32 once, so that whoever sums in another order finds the
+same scales.
+"""
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitsearch.core.precision import Precision
+
+SMALLEST_SCALE = 1e-8
+BLOCK = 2**20  # weights rounded at a time: what sorting needs stays small beside the weights
+
+Float = NDArray[np.float32]
+Codes = NDArray[np.int8]
+
+
+class Rounding(StrEnum):
+    """How weights become codes.
+
+    `optimal` leaves the least squared error an output can have, `mean` rounds every output by its own mean magnitude
+    and fits the scale, `paper` is BitHEP Eq. (1): one scale for all outputs, the mean magnitude.
+    """
+
+    OPTIMAL = "optimal"
+    MEAN = "mean"
+    PAPER = "paper"
+
+
+def round_rows(
+    weight: Float, rounding: Rounding | str = Rounding.OPTIMAL, precision: Precision = Precision.TERNARY
+) -> tuple[Codes, Float]:
+    """Round `(out_features, in_features)` to codes in {-1, 0, 1} and a scale `(out_features,)`.
+
+    Weights that are ternary (or binary) times a scale already come back exactly from `optimal`.
+    """
+    rounding = Rounding(rounding)
+    paper = rounding is Rounding.PAPER
+    mean, scale = (_mean(weight), _scale(weight)) if paper else (None, None)
+    codes, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
+    rows = max(1, BLOCK // max(weight.shape[1], 1))
+    for begin in range(0, len(weight), rows):
+        block = slice(begin, begin + rows)
+        if rounding is Rounding.OPTIMAL:
+            codes[block] = _optimal(weight[block], precision)
+        else:
+            codes[block] = _nearest(weight[block], precision, mean, scale)
+        scales[block] = fit_scale(weight[block], codes[block]) if scale is None else scale
+    return codes, scales
+
+
+def fit_scale(weight: Float, codes: Codes) -> Float:
+    """Give the scales `(out_features,)` of least squared error for given codes: Σ w c / Σ c², 0 where all are 0."""
+    products = np.where(codes, weight * codes, 0).sum(axis=1, dtype=np.float64)
+    return np.asarray(products / np.maximum(np.count_nonzero(codes, axis=1), 1), np.float32)
+
+
+def is_lossless(weight: Float, codes: Codes, scale: Float) -> bool:
+    """Tell whether codes times scale are the weights exactly."""
+    return bool(np.array_equal(codes * scale[:, None], weight))
+
+
+def _optimal(weight: Float, precision: Precision) -> Codes:
+    """Keep the k largest magnitudes of each row, with k = argmax (Σ₁ᵏ|w|)² / k; binary codes keep all.
+
+    With scale a and k codes that are not 0 the squared error is Σw² - 2aΣ₁ᵏ|w| + ka², least at a = Σ₁ᵏ|w| / k.
+    """
+    if precision is Precision.BINARY:
+        return np.where(weight < 0, -1, 1).astype(np.int8)
+    magnitude = np.abs(weight)
+    falling = -np.sort(-magnitude, axis=1)
+    gain = np.cumsum(falling, axis=1, dtype=np.float64) ** 2 / np.arange(1, weight.shape[1] + 1)
+    # Of equals the last: sums of equal magnitudes are off by a little, and those are kept or dropped together.
+    near_best = gain >= gain.max(axis=1, keepdims=True) * (1 - 1e-12)
+    last = weight.shape[1] - 1 - np.argmax(near_best[:, ::-1], axis=1)
+    smallest = np.take_along_axis(falling, last[:, None], axis=1)
+    return np.where((magnitude >= smallest) & (magnitude > 0), np.sign(weight), 0).astype(np.int8)
+
+
+def _nearest(weight: Float, precision: Precision, mean: Float | None, scale: Float | None) -> Codes:
+    """Round by the mean magnitude, Eq. (1): of each row, where none is given for all."""
+    if precision is Precision.BINARY:
+        signs = np.sign(weight - (_mean(weight, 1) if mean is None else mean))
+        return np.asarray(signs, np.int8)
+    rounded = np.rint(weight / (_scale(weight, 1) if scale is None else scale))
+    return np.asarray(np.clip(rounded, -1, 1), np.int8)
+
+
+def _scale(weight: Float, axis: int | None = None) -> Float:
+    return np.maximum(_mean(np.abs(weight), axis), np.float32(SMALLEST_SCALE))
+
+
+def _mean(values: Float, axis: int | None = None) -> Float:
+    return np.asarray(values.mean(axis=axis, dtype=np.float64, keepdims=axis is not None), np.float32)
