@@ -30,7 +30,7 @@ import torch
 from bitsearch import ops
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Task
-from bitsearch.models.flows.coupling import CouplingBlock
+from bitsearch.models.caloinn.coupling import CouplingBlock
 from bitsearch.network import catalogue, export
 from bitsearch.onnxfile import bench, runtime
 from bitsearch.onnxfile.bench import Benchmark, Contender

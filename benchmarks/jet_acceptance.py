@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsearch.models.jets import dataset, production, quark_gluon, wz
-from bitsearch.models.jets.angles import fold, principal_axis
-from bitsearch.models.jets.classification import auc, rejection
+from bitsearch.models.metrics.angles import fold, principal_axis
+from bitsearch.models.metrics.classification import auc, rejection
 
 Array = NDArray[np.float64]
 REPLICAS = 50

@@ -24,7 +24,7 @@ from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Task
-from bitsearch.models.caloinn import CaloINN
+from bitsearch.models.caloinn.network import CaloINN
 from bitsearch.models.showers import generator
 from bitsearch.network import catalogue, quant
 from bitsearch.network.laboratory import Laboratory

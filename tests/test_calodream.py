@@ -20,9 +20,9 @@ from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core.errors import CheckpointError
 from bitsearch.models.calodream import task
-from bitsearch.models.matching.checkpoints import convert
-from bitsearch.models.matching.graphs import Generator
-from bitsearch.models.matching.network import CaloDREAM
+from bitsearch.models.calodream.graphs import Generator
+from bitsearch.models.calodream.network import CaloDREAM
+from bitsearch.models.calodream.published_weights import convert
 from bitsearch.models.showers import generator as made
 from bitsearch.network import catalogue, export, parity, quant
 from bitsearch.network.checkpoint import load_state

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core.errors import CheckpointError
-from bitsearch.models.caloinn import CaloINN, Density, Sampler, task
-from bitsearch.models.flows.coupling import CouplingBlock
+from bitsearch.models.caloinn import task
+from bitsearch.models.caloinn.coupling import CouplingBlock
+from bitsearch.models.caloinn.graphs import Density, Sampler
+from bitsearch.models.caloinn.network import CaloINN
 from bitsearch.network import checkpoint, quant
 
 SMOKE = task("ds1-photon", "smoke")

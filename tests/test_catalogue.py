@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bitsearch.core.errors import ConfigurationError
-from bitsearch.models.flows.coupling import CouplingBlock
+from bitsearch.models.caloinn.coupling import CouplingBlock
 from bitsearch.network import catalogue, quant
 
 PHOTON, PION, DS2 = 18_821_350, 26_592_624, 270_999_370

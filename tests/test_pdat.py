@@ -17,10 +17,14 @@ from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
 from bitsearch.core.space import Inventory
 from bitsearch.core.task import DataIdentity
-from bitsearch.models.jets import authors_pdat, prepared
-from bitsearch.models.jets.edge_convolution import Pointwise, over_real
-from bitsearch.models.jets.pair_features import Inputs
-from bitsearch.models.pdat import PDAT, Architecture, Classifier, PDATTask, classify, preparation, task
+from bitsearch.models.pdat import data as prepared
+from bitsearch.models.pdat import published_weights as authors_pdat
+from bitsearch.models.pdat import task
+from bitsearch.models.pdat.edge_convolution import Pointwise, over_real
+from bitsearch.models.pdat.graphs import Classifier, preparation
+from bitsearch.models.pdat.network import PDAT, Architecture
+from bitsearch.models.pdat.pair_features import Inputs
+from bitsearch.models.pdat.tasks import PDATTask, classify
 from bitsearch.network import catalogue, checkpoint, export, parity, quant
 from bitsearch.onnxfile.runtime import open_session
 

@@ -3,10 +3,11 @@ import pytest
 
 from bitsearch.core.errors import DataError
 from bitsearch.core.measurement import Histogram
+from bitsearch.models.metrics.separation import noise, separation
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.generator import incident_energies, simulate
 from bitsearch.models.showers.geometry import embedded
-from bitsearch.models.showers.histograms import compare, noise, profiles, separation
+from bitsearch.models.showers.histograms import compare, profiles
 
 PHOTON = embedded("ds1-photon")
 

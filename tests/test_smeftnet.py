@@ -17,16 +17,16 @@ from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
-from bitsearch.models.jets.message_passing import Convolution, Perceptron, Style, length, rotate, unit
-from bitsearch.models.jets.planes import TARGET, columns
-from bitsearch.models.smeftnet import (
+from bitsearch.models.smeftnet import task
+from bitsearch.models.smeftnet.data import TARGET, columns
+from bitsearch.models.smeftnet.graphs import Angle
+from bitsearch.models.smeftnet.message_passing import Convolution, Perceptron, Style, length, rotate, unit
+from bitsearch.models.smeftnet.network import (
     EDGE_STYLES,
     LAUNCH_SCRIPT,
     READOUT_STYLES,
-    Angle,
     Architecture,
     SMEFTNet,
-    task,
 )
 from bitsearch.network import catalogue, checkpoint, export, parity, quant
 

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from bitsearch.core.errors import DataError
 from bitsearch.core.task import Recipe, Task
-from bitsearch.models.jets import angles, wz
+from bitsearch.models.jets import wz
 from bitsearch.models.jets.files import Label
-from bitsearch.models.jets.planes import TARGET, Planes, columns
-from bitsearch.models.smeftnet import SMEFTNetTask, task
+from bitsearch.models.metrics import angles
+from bitsearch.models.smeftnet import task
+from bitsearch.models.smeftnet.data import TARGET, Planes, columns
+from bitsearch.models.smeftnet.tasks import SMEFTNetTask
 from bitsearch.network.loop import train
 
 TASK = task("wz", "smoke")

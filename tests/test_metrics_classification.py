@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score, roc_curve
 
 from bitsearch.core.measurement import Evaluation
-from bitsearch.models.jets import classification
+from bitsearch.models.metrics import classification
 
 # Ten quark and ten gluon jets; the cut at 0.5 keeps six quarks and two gluons.
 QUARKS = [0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.45, 0.4, 0.3, 0.2]

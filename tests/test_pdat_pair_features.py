@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from quark_gluon_toy import toy
 from torch import Tensor
 
-from bitsearch.models.jets.pair_features import CODES, HADRONS, Inputs, Pairs, Particles, Preparation
+from bitsearch.models.pdat.pair_features import CODES, HADRONS, Inputs, Pairs, Particles, Preparation
 
 PARTICLES, NEIGHBOURS = 20, 5
 Floats = NDArray[np.float64]

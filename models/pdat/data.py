@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bitsearch.core.task import DataIdentity, Progress
 from bitsearch.models.jets.dataset import load_quark_gluon, split
-from bitsearch.models.jets.pair_features import Inputs, Particles, Preparation
 from bitsearch.models.jets.quark_gluon import QuarkGluonJets
+from bitsearch.models.pdat.pair_features import Inputs, Particles, Preparation
 
 CHUNK = 500
 

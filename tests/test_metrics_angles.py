@@ -8,7 +8,7 @@ import wz_toy
 from scipy import integrate
 
 from bitsearch.core.measurement import Quantity, over_trainings
-from bitsearch.models.jets import angles
+from bitsearch.models.metrics import angles
 
 RNG = np.random.default_rng(0)
 ONE, TWO = RNG.normal(0, 0.5, 3000), RNG.normal(0.3, 0.7, 2000)

@@ -1,109 +1,26 @@
-"""SMEFTNet: a graph network for the decay-plane angle of boosted W bosons, as quantised in BitHEP section 4."""
+"""SMEFTNet's task: its jets, its loss, what is exported, and its metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitsearch.core.measurement import Evaluation, Map, Metric, Quantity, Yardstick, over_trainings
-from bitsearch.core.task import Graph, Progress, Recipe, Recipes, Session
-from bitsearch.models.jets import angles
-from bitsearch.models.jets.geometric import convert
-from bitsearch.models.jets.message_passing import SMALLEST_WEIGHT, Convolution, Perceptron, Style, length
-from bitsearch.models.jets.planes import TARGET, Columns, Planes, load
+from bitsearch.core.task import Graph, Progress, Recipes, Session
+from bitsearch.models.metrics import angles
+from bitsearch.models.smeftnet.data import TARGET, Columns, Planes, load
+from bitsearch.models.smeftnet.graphs import Angle
+from bitsearch.models.smeftnet.network import EDGE_STYLES, READOUT_STYLES, Architecture, SMEFTNet
+from bitsearch.models.smeftnet.published_weights import convert
 
 BATCH = 256
 MAP_EDGES = np.linspace(-math.pi, math.pi, 31)
-# Edge layers of the published class, and those that the published launch script asks for.
-CLASS_DEFAULT = ((10, 10), (10, 10))
-LAUNCH_SCRIPT = ((20, 20), (20, 20))
-# As published, low-bit blocks also have another activation, and edge networks lose their normalisation.
-EDGE_STYLES = {"float": Style(True, "relu"), "bit": Style(False, "leaky-relu")}
-READOUT_STYLES = {"float": Style(True, "relu"), "bit": Style(True, "leaky-relu")}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes and choices of one SMEFTNet; the defaults are the sound form.
-
-    `coords`: particles lie at Θ(cos φ, sin φ), or, as the published code has it, at (Θ, φ), whose rotation has no
-    meaning. `edge_weight`: messages are averaged with the transverse momenta of their senders, or, as the published
-    code has it, uniformly. `scalar` and `vector_to_readout` feed the jet's transverse momentum and the pooled vector
-    to the readout.
-    """
-
-    particles: int = 40
-    coords: Literal["cartesian", "polar_as_coded"] = "cartesian"
-    edge_weight: Literal["pt", "uniform_as_coded"] = "pt"
-    convolutions: tuple[tuple[int, ...], ...] = CLASS_DEFAULT
-    readout: tuple[int, ...] = (32, 32)
-    radius: float = 0.4
-    edge_style: Style = EDGE_STYLES["float"]
-    readout_style: Style = READOUT_STYLES["float"]
-    scalar: bool = True
-    vector_to_readout: bool = True
-
-
-class SMEFTNet(nn.Module):
-    """Particles of a jet to an angle, an unbounded real in radians, and a vector that rotates with the particles."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        a = self.architecture = architecture
-        features = [1, *(sizes[-1] for sizes in a.convolutions)]
-        self.convolutions = nn.ModuleList(
-            Convolution(size, sizes, a.edge_style, a.radius, a.edge_weight == "pt")
-            for size, sizes in zip(features, a.convolutions, strict=False)
-        )
-        self.scalar_norm = nn.BatchNorm1d(1) if a.scalar else None
-        pooled = a.scalar + features[-1] + 2 * a.vector_to_readout
-        self.readout = Perceptron([pooled, *a.readout, 1], a.readout_style)
-
-    def forward(self, pt: Tensor, theta: Tensor, phi: Tensor, jet_pt: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `(batch, particles)` three times and `(batch, 1)`, in GeV and radians, to `(batch,)` and `(batch, 2)`.
-
-        There is no particle where `pt` is 0.
-        """
-        position = self.position(theta, phi)
-        features = length(position)
-        for convolution in self.convolutions:
-            features, position = convolution(pt, features, position)
-        weights = pt / pt.sum(1, keepdim=True).clamp_min(SMALLEST_WEIGHT)
-        pooled = (weights[..., None] * torch.cat([features, position], -1)).sum(1)
-        vector = pooled[:, -2:]
-        inputs = pooled if self.architecture.vector_to_readout else pooled[:, :-2]
-        if self.scalar_norm is not None:
-            inputs = torch.cat([self.scalar_norm(jet_pt), inputs], -1)
-        return self.readout(inputs)[:, 0], vector
-
-    def position(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """Place the particles in the plane, `(batch, particles, 2)`."""
-        if self.architecture.coords == "cartesian":
-            return torch.stack([theta * torch.cos(phi), theta * torch.sin(phi)], -1)
-        return torch.stack([theta, phi], -1)
-
-
-class Angle(nn.Module):
-    """The served graph: particles about the jet axis to the angle of the decay plane, defined up to multiples of π."""
-
-    def __init__(self, network: SMEFTNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pt: Tensor, theta: Tensor, phi: Tensor, jet_pt: Tensor) -> Tensor:
-        """Map `(batch, particles)` three times and `(batch, 1)`, in GeV and radians, to radians `(batch,)`."""
-        angle: Tensor = self.network(pt, theta, phi, jet_pt)[0]
-        return angle
-
-
-DATASETS = ("wz",)
-PRESETS = ("smoke", "laptop", "paper", "launch-script")
 HOW = "mean over n trainings and their standard deviation; of a single training, over n jets"
 AGAINST = "against the residuals of the first float training; " + HOW
 METRICS = (
@@ -256,51 +173,3 @@ def _map(truth: NDArray[np.float32], prediction: NDArray[np.float32]) -> Map:
     edges = tuple(MAP_EDGES.tolist())
     rows = tuple(tuple(row) for row in counts.tolist())
     return Map("truth-prediction", "Jets", "Truth [rad]", "Prediction [rad]", edges, edges, rows)
-
-
-# Particles; jets; batch; steps for reference, candidate and finalist; finalists; repetitions; batches to time.
-SIZES = {
-    "smoke": (16, 1000, 64, (300, 4, 20), 1, 2, (1,)),
-    "laptop": (20, None, 128, (5000, 80, 1000), 4, 3, (1, 100)),
-}
-
-
-def task(dataset: str = "wz", preset: str = "laptop") -> SMEFTNetTask:
-    """Set up SMEFTNet: `paper` and `launch-script` as published, the others smaller and in the sound form."""
-    if preset in ("paper", "launch-script"):
-        return _published(preset)
-    particles, jets, batch, (reference, candidate, final), finalists, repetitions, timed = SIZES[preset]
-    float_recipe = Recipe(reference, batch, 3e-3, 0.0, 1e-8, schedule="linear")
-    recipe = replace(float_recipe, quantized_rate=2.0)
-    return SMEFTNetTask(
-        preset,
-        Architecture(particles),
-        jets,
-        held_out_fraction=0.2,
-        recipes=Recipes(
-            float_recipe,
-            replace(recipe, steps=candidate),
-            replace(recipe, steps=final),
-            finalists,
-            repetitions,
-        ),
-        latency_batches=timed,
-    )
-
-
-def _published(preset: str) -> SMEFTNetTask:
-    # One optimiser step for a walk through 200 files, whose gradients are summed.
-    recipe = Recipe(300, 12_500, 1e-3, 0.0, 1e-8, schedule="constant", accumulate=200, scratch=True)
-    return SMEFTNetTask(
-        preset,
-        Architecture(
-            40,
-            "polar_as_coded",
-            "uniform_as_coded",
-            convolutions=LAUNCH_SCRIPT if preset == "launch-script" else CLASS_DEFAULT,
-        ),
-        jets=None,
-        held_out_fraction=0.2,
-        recipes=Recipes(recipe, replace(recipe, steps=30, scratch=False), recipe, 24, 3),
-        latency_batches=(1, 100, 1000),
-    )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitsearch.models.matching.attention import SelfAttention
+from bitsearch.models.calodream.attention import SelfAttention
 
 LONGEST_PERIOD = 10_000.0
 TIME_FREQUENCIES = 128

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitsearch.models.matching.attention import LoneAttention, SelfAttention
+from bitsearch.models.calodream.attention import LoneAttention, SelfAttention
 
 TIME_SCALE = 30.0
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.matching.attention import LoneAttention, SelfAttention
-from bitsearch.models.matching.chains import Postprocessing, Standardization
-from bitsearch.models.matching.solver import fold, integrate, stages
+from bitsearch.models.calodream.attention import LoneAttention, SelfAttention
+from bitsearch.models.calodream.chains import Postprocessing, Standardization
+from bitsearch.models.calodream.solver import fold, integrate, stages
 from bitsearch.models.showers.coarse import coarsen
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.generator import simulate

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bitsearch.core import measurement
 from bitsearch.core.measurement import Curve, Evaluation, Histogram, Quantity
-from bitsearch.models.showers.histograms import separation
+from bitsearch.models.metrics.separation import separation
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

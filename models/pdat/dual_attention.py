@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitsearch.models.jets.edge_convolution import Pointwise, over_real
-from bitsearch.models.jets.pair_features import JET_QUANTITIES, PAIR_FEATURES, Pairs
+from bitsearch.models.pdat.edge_convolution import Pointwise, over_real
+from bitsearch.models.pdat.pair_features import JET_QUANTITIES, PAIR_FEATURES, Pairs
 
 FORBIDDEN = -1e9
 ChannelLayout = Literal["transpose", "as_coded"]

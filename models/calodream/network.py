@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.matching.attention import LoneAttention
-from bitsearch.models.matching.chains import LOG10_RANGE, Standardization
-from bitsearch.models.matching.energy import EnergyNetwork, EnergySizes
-from bitsearch.models.matching.shape import ShapeNetwork, ShapeSizes
+from bitsearch.models.calodream.attention import LoneAttention
+from bitsearch.models.calodream.chains import LOG10_RANGE, Standardization
+from bitsearch.models.calodream.energy import EnergyNetwork, EnergySizes
+from bitsearch.models.calodream.shape import ShapeNetwork, ShapeSizes
 
 PARTS = ("energy", "shape")
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bitsearch.core.measurement import Histogram, Quantity
-from bitsearch.models.showers.histograms import separation
+from bitsearch.models.metrics.separation import separation
 
 Angles = NDArray[np.floating]
 QUANTILES = {"q50": 0.5, "q68": 0.68, "q95": 0.95}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.matching.chains import LOG10_RANGE, Postprocessing
-from bitsearch.models.matching.network import CaloDREAM
-from bitsearch.models.matching.solver import fold, integrate, stages
+from bitsearch.models.calodream.chains import LOG10_RANGE, Postprocessing
+from bitsearch.models.calodream.network import CaloDREAM
+from bitsearch.models.calodream.solver import fold, integrate, stages
 from bitsearch.models.showers.normalization import MEV_PER_GEV
 
 

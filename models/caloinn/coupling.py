@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.flows.splines import SPLINES
+from bitsearch.models.caloinn.splines import SPLINES
 from bitsearch.models.indexing import select_last
 
 OutOfBounds = Literal["event", "scalar"]

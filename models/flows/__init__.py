@@ -1,1 +1,0 @@
-"""Parts of normalising flows: monotone splines, coupling blocks, ActNorm."""

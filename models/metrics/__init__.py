@@ -1,0 +1,1 @@
+"""How good networks are: metrics that several of them share."""
