@@ -6,11 +6,12 @@ BIN := .venv/bin
 SOURCES := $(wildcard ops/*.h ops/*/*.cc ops/*/*.h) ops/CMakeLists.txt ops/onnxruntime/exports.map
 SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/local/include/onnxruntime_c_api.h)
 
-# The kernels and their fuzzers, which need neither onnxruntime nor Python.
-KERNELS := $(filter-out %/op.cc,$(wildcard ops/ternary_matmul/*.cc ops/monotone_spline/*.cc))
+# The operators and their fuzzers, which need neither onnxruntime nor Python, only its headers.
+OPERATORS := $(wildcard ops/*/*.cc)
 NATIVE_HEADERS := $(wildcard ops/*.h ops/*/*.h tests/native/*.h)
-NATIVE_FLAGS := -Iops -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
-FUZZERS := kernels splines
+NATIVE_FLAGS := -Iops $(addprefix -isystem ,$(HEADERS)) -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
+HEADERS = $(ONNXRUNTIME_INCLUDE_DIR) $(dir $(SYSTEM_HEADERS)) .build/onnxruntime/include
+FUZZERS := kernels splines operators
 CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
 FUZZ_SECONDS ?= 20
@@ -39,22 +40,24 @@ types: .venv/.installed
 	  --cache-dir $(CURDIR)/.mypy_cache bitsearch tests benchmarks tools
 
 # Fuzz under the sanitizers: memory and undefined behaviour, then threads. No finding is let pass.
-sanitize: $(foreach fuzzer,$(FUZZERS),.build/$(fuzzer)-address,undefined .build/$(fuzzer)-thread)
+sanitize: $(foreach fuzzer,$(FUZZERS),.build/memory/fuzz_$(fuzzer) .build/threads/fuzz_$(fuzzer))
 	for fuzzer in $^; do $$fuzzer $(FUZZ_SECONDS) || exit 1; done
 
 # Fuzz what this processor cannot run: NEON in QEMU. (AVX-VNNI is emulated by the fuzzer itself.)
-emulate: $(foreach fuzzer,$(FUZZERS),.build/$(fuzzer)-aarch64)
+emulate: $(FUZZERS:%=.build/aarch64/fuzz_%)
 	for fuzzer in $^; do $(EMULATOR) $$fuzzer $(FUZZ_SECONDS) || exit 1; done
 
 define native
-.build/$(1)-aarch64: tests/native/fuzz_$(1).cc $$(KERNELS) $$(NATIVE_HEADERS)
-	mkdir -p .build
-	$$(CROSS) $$(NATIVE_FLAGS) -static $$(filter %.cc,$$^) -o $$@
-.build/$(1)-%: tests/native/fuzz_$(1).cc $$(KERNELS) $$(NATIVE_HEADERS)
-	mkdir -p .build
-	$$(CXX) $$(NATIVE_FLAGS) -fsanitize=$$* -fno-sanitize-recover=all $$(filter %.cc,$$^) -o $$@
+.build/$(1)/%.o: %.cc $$(NATIVE_HEADERS) | .build/headers
+	mkdir -p $$(@D)
+	$(2) $$(NATIVE_FLAGS) -c $$< -o $$@
+.build/$(1)/fuzz_%: .build/$(1)/tests/native/fuzz_%.o $$(OPERATORS:%.cc=.build/$(1)/%.o)
+	$(2) -pthread $$^ -o $$@
 endef
-$(foreach fuzzer,$(FUZZERS),$(eval $(call native,$(fuzzer))))
+$(eval $(call native,memory,$$(CXX) -fsanitize=address -fsanitize=undefined -fno-sanitize-recover=all))
+$(eval $(call native,threads,$$(CXX) -fsanitize=thread -fno-sanitize-recover=all))
+$(eval $(call native,aarch64,$$(CROSS) -static))
+.SECONDARY:
 
 clean:
 	rm -rf .venv .build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -66,6 +69,7 @@ clean:
 .venv/.tools: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "found Python " + sys.version + ", expected 3.11 or newer: set PYTHON")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt pip
 	$(BIN)/pip install -q -c constraints.txt scikit-build-core cmake ninja build
 	touch $@
 

@@ -56,7 +56,7 @@ def kernels() -> list[Kernel]:
 
 
 def register(options: "onnxruntime.SessionOptions") -> None:
-    """Make sessions with these options run `com.bithep` operators in the library.
+    """Make sessions with these options run `com.bithep` operators in the library; twice is as good as once.
 
     Raises:
         OperatorError: there is no library.

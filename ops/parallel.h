@@ -1,4 +1,4 @@
-// Ranges of work, and the threads that share it.
+// Sizes and ranges of work, and the threads that share it.
 #ifndef BITSEARCH_PARALLEL_H_
 #define BITSEARCH_PARALLEL_H_
 
@@ -18,6 +18,11 @@ struct Pool {
   void (*run)(void* context, void (*body)(void* data, size_t index),
               size_t total, void* data);
 };
+
+// False where the product does not fit; sizes that a file declares may not.
+inline bool Multiply(int64_t a, int64_t b, int64_t* product) {
+  return !__builtin_mul_overflow(a, b, product);
+}
 
 constexpr int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t RoundUp(int64_t a, int64_t b) { return DivideUp(a, b) * b; }

@@ -115,6 +115,17 @@ def test_unusable_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(kernel.chosen for kernel in ops.kernels())
 
 
+def test_registering_twice_is_harmless() -> None:
+    """One SessionOptions serves any number of sessions; its copies too."""
+    options = ort.SessionOptions()
+    ops.register(options)
+    ops.register(options)
+    model, x = LAYER.model(portable=False).SerializeToString(), np.ones((2, LAYER.K), np.float32)
+    for _ in range(2):
+        session = ops.session(model, sess_options=options)
+        np.testing.assert_array_equal(session.run(None, {"X": x})[0], LAYER.expect(x))
+
+
 def test_kernel_table() -> None:
     table = ops.kernels()
     assert table[-1].name == "portable"

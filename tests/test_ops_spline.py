@@ -383,6 +383,13 @@ def test_bad_attributes_are_refused_at_creation(case: str) -> None:
         open_session(Node().model(7, portable=False, change={name: value}))
 
 
+def test_declared_sizes_are_not_multiplied_blindly() -> None:
+    model = Node().model(7, portable=False)
+    model.graph.input[0].type.tensor_type.shape.dim[-1].dim_value = 2**63 - 1
+    with pytest.raises(RuntimeException, match=rf"X: found shape \(\?, {2**63 - 1}\), expected fewer than"):
+        open_session(model)
+
+
 BAD_SHAPES = [
     ((2, 7), (2, 202), "theta: found shape (2, 202), expected shape (2, 203), 29 for each value of X"),
     ((2, 7), (3, 203), "theta: found shape (3, 203), expected shape (2, 203)"),

@@ -81,7 +81,9 @@ class MonotoneSpline {
     if (x.empty() || x.back() == 0)
       Refuse("X", Describe(x), "shape (..., S) with S at least 1");
     Shape expected = x;
-    if (x.back() > 0) expected.back() *= spline_.parameters();
+    if (x.back() > 0 &&
+        !Multiply(x.back(), spline_.parameters(), &expected.back()))
+      Refuse("X", Describe(x), "fewer than 2^63 parameters in a row");
     bool fits = expected.size() == theta.size();
     for (size_t i = 0; fits && i < theta.size(); ++i)
       fits = expected[i] == theta[i] || expected[i] < 0 || theta[i] < 0;

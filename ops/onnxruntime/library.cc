@@ -8,14 +8,19 @@
 
 namespace {
 
+using bitsearch::api;
+using bitsearch::Check;
+
+// Marks options that have the domain: onnxruntime refuses a second one only
+// when a session is created. Copies of options keep their entries.
+constexpr char kRegistered[] = "com.bithep.registered";
+
 OrtCustomOpDomain* Domain() {
   static OrtCustomOpDomain* const domain = [] {
     OrtCustomOpDomain* made;
-    bitsearch::Check(bitsearch::api->CreateCustomOpDomain("com.bithep", &made));
-    bitsearch::Check(bitsearch::api->CustomOpDomain_Add(
-        made, &bitsearch::TernaryMatMulOp()));
-    bitsearch::Check(bitsearch::api->CustomOpDomain_Add(
-        made, &bitsearch::MonotoneSplineOp()));
+    Check(api->CreateCustomOpDomain("com.bithep", &made));
+    Check(api->CustomOpDomain_Add(made, &bitsearch::TernaryMatMulOp()));
+    Check(api->CustomOpDomain_Add(made, &bitsearch::MonotoneSplineOp()));
     return made;
   }();
   return domain;
@@ -25,17 +30,21 @@ OrtCustomOpDomain* Domain() {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+// Idempotent.
 EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                     const OrtApiBase* base) {
   static std::once_flag once;
-  std::call_once(
-      once, [&] { bitsearch::api = base->GetApi(bitsearch::kApiVersion); });
-  if (!bitsearch::api)
+  std::call_once(once, [&] { api = base->GetApi(bitsearch::kApiVersion); });
+  if (!api)
     return base->GetApi(1)->CreateStatus(
         ORT_FAIL, "bitsearch: found an onnxruntime older than 1.17");
   return bitsearch::Guard("bitsearch", [&] {
     bitsearch::ChooseKernel();
-    bitsearch::Check(bitsearch::api->AddCustomOpDomain(options, Domain()));
+    int registered;
+    Check(api->HasSessionConfigEntry(options, kRegistered, &registered));
+    if (registered) return;
+    Check(api->AddCustomOpDomain(options, Domain()));
+    Check(api->AddSessionConfigEntry(options, kRegistered, "1"));
   });
 }
 

@@ -54,7 +54,9 @@ std::string Describe(const Shape& shape) {
 
 int64_t Tensor::size() const {
   int64_t size = 1;
-  for (const int64_t extent : shape) size *= extent;
+  for (const int64_t extent : shape)
+    if (!Multiply(size, extent, &size))
+      Refuse("a tensor", Describe(shape), "fewer than 2^63 elements");
   return size;
 }
 

@@ -1,0 +1,443 @@
+// Creates and runs the operators through a runtime made up here, which declares
+// and feeds any types of attributes, ranks and sizes. What is valid must run
+// and fill its outputs, what is not must be refused. Usage: fuzz_operators
+// SECONDS [SEED]
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "fuzz.h"
+#include "monotone_spline/op.h"
+#include "monotone_spline/spline.h"
+#include "onnxruntime/ort.h"
+#include "ternary_matmul/op.h"
+
+using Shape = std::vector<int64_t>;
+using Attribute = std::variant<int64_t, float, std::string, std::vector<float>>;
+
+// What onnxruntime keeps behind its names.
+struct OrtStatus {
+  std::string message;
+};
+struct OrtTensorTypeAndShapeInfo {
+  Shape shape;
+};
+struct OrtTypeInfo {
+  OrtTensorTypeAndShapeInfo info;
+};
+struct OrtValue {
+  Shape shape;
+  std::unique_ptr<uint8_t[]> bytes;
+};
+struct OrtKernelInfo {
+  std::map<std::string, Attribute> attributes;
+  std::vector<std::string> inputs;  // "" is absent
+  std::vector<std::optional<Shape>> declared;
+  std::vector<OrtValue*> constants;
+};
+struct OrtKernelContext {
+  std::vector<OrtValue*> inputs;
+  std::vector<OrtValue> outputs;
+};
+struct OrtCustomOpDomain {
+  int operators;
+};
+struct OrtSessionOptions {
+  std::map<std::string, std::string> entries;
+  int domains;
+};
+
+extern "C" OrtStatus* RegisterCustomOps(OrtSessionOptions*, const OrtApiBase*);
+
+namespace {
+
+int64_t Count(const Shape& shape) {
+  int64_t count = 1;
+  for (const int64_t size : shape) count *= size;
+  return count;
+}
+
+OrtStatus* Fail(const char* message) { return new OrtStatus{message}; }
+
+template <class T>
+OrtStatus* Get(const OrtKernelInfo* info, const char* name, T* out) noexcept {
+  const auto found = info->attributes.find(name);
+  if (found == info->attributes.end()) return Fail("no such attribute");
+  const T* value = std::get_if<T>(&found->second);
+  if (!value) return Fail("another type");
+  *out = *value;
+  return nullptr;
+}
+
+// A string with its end, if there is room: onnxruntime's way.
+OrtStatus* Copy(const std::string& text, char* out, size_t* size) {
+  const size_t room = *size;
+  *size = text.size() + 1;
+  if (!out) return nullptr;
+  if (room < *size) return Fail("too small");
+  std::memcpy(out, text.c_str(), *size);
+  return nullptr;
+}
+
+OrtApi MakeApi() {
+  OrtApi api{};
+  api.CreateStatus = [](OrtErrorCode, const char* text) noexcept {
+    return Fail(text);
+  };
+  api.GetErrorMessage = [](const OrtStatus* status) noexcept -> const char* {
+    return status->message.c_str();
+  };
+  api.ReleaseStatus = [](OrtStatus* status) noexcept { delete status; };
+  api.GetDimensionsCount = [](const OrtTensorTypeAndShapeInfo* info,
+                              size_t* count) noexcept -> OrtStatus* {
+    *count = info->shape.size();
+    return nullptr;
+  };
+  api.GetDimensions = [](const OrtTensorTypeAndShapeInfo* info, int64_t* out,
+                         size_t count) noexcept -> OrtStatus* {
+    std::copy_n(info->shape.begin(), count, out);
+    return nullptr;
+  };
+  api.GetTensorTypeAndShape =
+      [](const OrtValue* value,
+         OrtTensorTypeAndShapeInfo** info) noexcept -> OrtStatus* {
+    *info = new OrtTensorTypeAndShapeInfo{value->shape};
+    return nullptr;
+  };
+  api.ReleaseTensorTypeAndShapeInfo =
+      [](OrtTensorTypeAndShapeInfo* info) noexcept { delete info; };
+  api.GetTensorMutableData = [](OrtValue* value,
+                                void** out) noexcept -> OrtStatus* {
+    *out = value->bytes.get();
+    return nullptr;
+  };
+  api.KernelInfo_GetNodeName = [](const OrtKernelInfo*, char* out,
+                                  size_t* size) noexcept {
+    return Copy("node", out, size);
+  };
+  api.KernelInfoGetAttribute_int64 = Get<int64_t>;
+  api.KernelInfoGetAttribute_float = Get<float>;
+  api.KernelInfoGetAttribute_string = [](const OrtKernelInfo* info,
+                                         const char* name, char* out,
+                                         size_t* size) noexcept {
+    std::string text;
+    OrtStatus* status = Get(info, name, &text);
+    return status ? status : Copy(text, out, size);
+  };
+  api.KernelInfoGetAttributeArray_float = [](const OrtKernelInfo* info,
+                                             const char* name, float*,
+                                             size_t* size) noexcept {
+    std::vector<float> list;
+    OrtStatus* status = Get(info, name, &list);
+    *size = list.size();
+    return status;
+  };
+  api.KernelInfoGetAttributeArray_int64 = [](const OrtKernelInfo*, const char*,
+                                             int64_t*, size_t*) noexcept {
+    return Fail("another type");
+  };
+  api.KernelInfo_GetInputCount = [](const OrtKernelInfo* info,
+                                    size_t* count) noexcept -> OrtStatus* {
+    *count = info->inputs.size();
+    return nullptr;
+  };
+  api.KernelInfo_GetInputName = [](const OrtKernelInfo* info, size_t index,
+                                   char* out, size_t* size) noexcept {
+    return Copy(info->inputs[index], out, size);
+  };
+  api.KernelInfoGetConstantInput_tensor =
+      [](const OrtKernelInfo* info, size_t index, int* is_constant,
+         const OrtValue** out) noexcept -> OrtStatus* {
+    *out = info->constants[index];
+    *is_constant = *out != nullptr;
+    return nullptr;
+  };
+  api.KernelInfo_GetInputTypeInfo =
+      [](const OrtKernelInfo* info, size_t index,
+         OrtTypeInfo** out) noexcept -> OrtStatus* {
+    if (!info->declared[index]) return Fail("no shape");
+    *out = new OrtTypeInfo{{*info->declared[index]}};
+    return nullptr;
+  };
+  api.CastTypeInfoToTensorInfo =
+      [](const OrtTypeInfo* type,
+         const OrtTensorTypeAndShapeInfo** out) noexcept -> OrtStatus* {
+    *out = &type->info;
+    return nullptr;
+  };
+  api.ReleaseTypeInfo = [](OrtTypeInfo* type) noexcept { delete type; };
+  api.KernelContext_GetInputCount = [](const OrtKernelContext* context,
+                                       size_t* count) noexcept -> OrtStatus* {
+    *count = context->inputs.size();
+    return nullptr;
+  };
+  api.KernelContext_GetInput = [](const OrtKernelContext* context, size_t index,
+                                  const OrtValue** out) noexcept -> OrtStatus* {
+    *out = context->inputs[index];
+    return nullptr;
+  };
+  api.KernelContext_GetOutputCount = [](const OrtKernelContext* context,
+                                        size_t* count) noexcept -> OrtStatus* {
+    *count = context->outputs.size();
+    return nullptr;
+  };
+  api.KernelContext_GetOutput = [](OrtKernelContext* context, size_t index,
+                                   const int64_t* shape, size_t rank,
+                                   OrtValue** out) noexcept -> OrtStatus* {
+    OrtValue& value = context->outputs[index];
+    value.shape.assign(shape, shape + rank);
+    const int64_t size = Count(value.shape) * 4;
+    value.bytes.reset(new uint8_t[size]);
+    std::memset(value.bytes.get(), 0xa5, size);  // a float that nobody computes
+    *out = &value;
+    return nullptr;
+  };
+  api.KernelContext_ParallelFor =
+      [](const OrtKernelContext*, void (*body)(void*, size_t), size_t total,
+         size_t, void* data) noexcept -> OrtStatus* {
+    RunTasks(nullptr, body, total, data);
+    return nullptr;
+  };
+  api.CreateCustomOpDomain =
+      [](const char*, OrtCustomOpDomain** out) noexcept -> OrtStatus* {
+    *out = new OrtCustomOpDomain{};
+    return nullptr;
+  };
+  api.CustomOpDomain_Add = [](OrtCustomOpDomain* domain,
+                              const OrtCustomOp*) noexcept -> OrtStatus* {
+    ++domain->operators;
+    return nullptr;
+  };
+  api.AddCustomOpDomain = [](OrtSessionOptions* options,
+                             OrtCustomOpDomain*) noexcept -> OrtStatus* {
+    ++options->domains;
+    return nullptr;
+  };
+  api.HasSessionConfigEntry = [](const OrtSessionOptions* options,
+                                 const char* key,
+                                 int* out) noexcept -> OrtStatus* {
+    *out = static_cast<int>(options->entries.count(key));
+    return nullptr;
+  };
+  api.AddSessionConfigEntry = [](OrtSessionOptions* options, const char* key,
+                                 const char* value) noexcept -> OrtStatus* {
+    options->entries[key] = value;
+    return nullptr;
+  };
+  return api;
+}
+
+const OrtApi kApi = MakeApi();
+const OrtApiBase kBase{[](uint32_t) noexcept { return &kApi; },
+                       []() noexcept { return "made up"; }};
+
+// One node, what is fed to it, and whether both are as the README says.
+struct Case {
+  const OrtCustomOp* op;
+  OrtKernelInfo info;
+  std::vector<std::unique_ptr<OrtValue>> values;
+  size_t outputs;
+  bool valid = true;
+
+  void Add(OrtValue value, bool constant, Random& random, const char* name) {
+    info.inputs.push_back(name);
+    std::optional<Shape> declared;
+    if (Pick(random, 0, 2)) {
+      declared = value.shape;
+      for (int64_t& size : *declared)
+        if (!Pick(random, 0, 5)) size = -1;
+    }
+    info.declared.push_back(declared);
+    values.push_back(std::make_unique<OrtValue>(std::move(value)));
+    info.constants.push_back(constant ? values.back().get() : nullptr);
+  }
+  void AddNothing() {
+    info.inputs.push_back("");
+    info.declared.push_back(std::nullopt);
+    values.push_back(nullptr);
+    info.constants.push_back(nullptr);
+  }
+  // Declares what no memory holds; that must not be multiplied blindly.
+  void DeclareHuge(Random& random) {
+    auto& declared = info.declared[0];
+    if (!declared || declared->empty()) return;
+    constexpr int64_t kHuge[] = {INT64_MAX, INT64_MAX / 2, int64_t{1} << 62};
+    declared->back() = kHuge[Pick(random, 0, 2)];
+    valid = false;
+  }
+};
+
+OrtValue Floats(Random& random, Shape shape) {
+  const int64_t count = Count(shape);
+  OrtValue value{std::move(shape),
+                 std::unique_ptr<uint8_t[]>(new uint8_t[count * 4])};
+  for (int64_t i = 0; i < count; ++i) {
+    const float number = std::normal_distribution<float>()(random);
+    std::memcpy(&value.bytes[4 * i], &number, 4);
+  }
+  return value;
+}
+
+OrtValue Codes(Random& random, Shape shape, bool* has_three) {
+  const int64_t count = Count(shape);
+  OrtValue value{std::move(shape),
+                 std::unique_ptr<uint8_t[]>(new uint8_t[count])};
+  for (int64_t i = 0; i < count; ++i) {
+    int byte = 0;
+    for (int field = 0; field < 8; field += 2)
+      byte |= Pick(random, 0, 2) << field;
+    if (!Pick(random, 0, 1000)) byte |= 3;
+    *has_three |= (byte & byte >> 1 & 0x55) != 0;
+    value.bytes[i] = static_cast<uint8_t>(byte);
+  }
+  return value;
+}
+
+// Sizes in front of the last axis.
+Shape Batch(Random& random) {
+  Shape shape(Pick(random, 0, 3));
+  for (int64_t& size : shape) size = Pick(random, 0, 5);
+  return shape;
+}
+
+// The size, or now and then another.
+int64_t Near(Random& random, int64_t size, bool* valid) {
+  if (Pick(random, 0, 40)) return size;
+  *valid = false;
+  return size + 1;
+}
+
+void Spoil(Random& random, const char* name, Case* given) {
+  if (Pick(random, 0, 60)) return;
+  given->valid = false;
+  if (Pick(random, 0, 1))
+    given->info.attributes[name] = std::vector<float>{1};
+  else
+    given->info.attributes[name] = std::string("word");
+}
+
+Case TernaryCase(Random& random) {
+  Case given{&bitsearch::TernaryMatMulOp(), {}, {}, 1};
+  const int64_t k = Pick(random, 1, 70), n = Pick(random, 1, 40);
+  given.info.attributes["K"] = k;
+  if (Pick(random, 0, 1)) {
+    const float q_max = static_cast<float>(Pick(random, 0, 130));
+    given.info.attributes["act_qmax"] = q_max;
+    given.valid &= q_max >= 1 && q_max <= 128;
+  }
+  if (!Pick(random, 0, 60)) {
+    given.info.attributes.erase("K");
+    given.valid = false;
+  }
+  Spoil(random, "K", &given);
+  Spoil(random, "act_qmax", &given);
+  Shape x = Batch(random);
+  x.push_back(Near(random, k, &given.valid));
+  given.Add(Floats(random, x), false, random, "X");
+  bool has_three = false;
+  given.Add(
+      Codes(random, {n, Near(random, (k + 3) / 4, &given.valid)}, &has_three),
+      Pick(random, 0, 1), random, "W");
+  given.valid &= !has_three;
+  Shape scale;
+  if (Pick(random, 0, 1)) scale = {Near(random, n, &given.valid)};
+  given.Add(Floats(random, scale), Pick(random, 0, 1), random, "scale");
+  if (Pick(random, 0, 1))
+    given.Add(Floats(random, {Near(random, n, &given.valid)}),
+              Pick(random, 0, 1), random, "bias");
+  else if (Pick(random, 0, 1))
+    given.AddNothing();
+  if (!Pick(random, 0, 50)) given.DeclareHuge(random);
+  return given;
+}
+
+Case SplineCase(Random& random) {
+  Case given{&bitsearch::MonotoneSplineOp(), {}, {}, 2};
+  const bool cubic = Pick(random, 0, 1);
+  const int64_t bins = Pick(random, 2, 12);
+  auto& attributes = given.info.attributes;
+  attributes["kind"] = std::string(cubic ? "cubic" : "rational-quadratic");
+  attributes["bins"] = bins;
+  attributes["bound"] = 4.0f;
+  if (Pick(random, 0, 1)) attributes["inverse"] = Pick(random, 0, 1);
+  if (Pick(random, 0, 1)) attributes["out_of_bounds"] = std::string("event");
+  for (const char* name : {"kind", "bins", "bound", "inverse", "out_of_bounds"})
+    Spoil(random, name, &given);
+  if (!Pick(random, 0, 60)) {
+    attributes["bins"] = INT64_MAX;
+    given.valid = false;
+  }
+  const int64_t parameters = cubic ? 2 * bins + 2 : 3 * bins - 1;
+  Shape x = Batch(random), theta = x;
+  const int64_t size = Pick(random, 0, 20);
+  given.valid &= size > 0;
+  x.push_back(size);
+  theta.push_back(Near(random, size * parameters, &given.valid));
+  given.Add(Floats(random, x), false, random, "X");
+  given.Add(Floats(random, theta), Pick(random, 0, 1), random, "theta");
+  if (!Pick(random, 0, 20)) {
+    given.DeclareHuge(random);
+    // Only against a known length is it found out before the run.
+    const auto &declared_x = given.info.declared[0],
+               &declared = given.info.declared[1];
+    if (declared_x && !declared_x->empty() && (!declared || declared->empty()))
+      given.info.declared[1] = Shape(declared_x->size(), -1);
+  }
+  return given;
+}
+
+// The message of a refusal, or nothing.
+std::string Try(const Case& given) {
+  void* kernel = nullptr;
+  const auto message = [](OrtStatus* status) {
+    const std::unique_ptr<OrtStatus> owner(status);
+    return status ? status->message : std::string();
+  };
+  if (OrtStatus* status =
+          given.op->CreateKernelV2(given.op, &kApi, &given.info, &kernel))
+    return message(status);
+  OrtKernelContext context;
+  for (const auto& value : given.values) context.inputs.push_back(value.get());
+  context.outputs.resize(given.outputs);
+  const std::string refusal =
+      message(given.op->KernelComputeV2(kernel, &context));
+  given.op->KernelDestroy(kernel);
+  for (const OrtValue& output : context.outputs)
+    for (int64_t i = 0; refusal.empty() && i < Count(output.shape) * 4; i += 4)
+      if (!std::memcmp(&output.bytes[i], "\xa5\xa5\xa5\xa5", 4))
+        return "an output was not written";
+  return refusal;
+}
+
+// Cases until the time is over; the number of them, or exits.
+int Fuzz(uint64_t seed, double seconds) {
+  const auto end =
+      std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  int cases = 0;
+  for (; std::chrono::steady_clock::now() < end; ++cases) {
+    Random random(seed + cases);
+    const Case given = cases % 2 ? TernaryCase(random) : SplineCase(random);
+    const std::string refusal = Try(given);
+    const bool worded = refusal.find(": found ") != std::string::npos;
+    if (given.valid == refusal.empty() && (given.valid || worded)) continue;
+    std::printf("seed %llu: expected %s, found '%s'\n",
+                static_cast<unsigned long long>(seed + cases),
+                given.valid ? "numbers" : "a refusal", refusal.c_str());
+    std::exit(1);
+  }
+  return cases;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  OrtSessionOptions options{};
+  for (int i = 0; i < 2; ++i)
+    if (RegisterCustomOps(&options, &kBase) || options.domains != 1) return 1;
+  const int cases = FuzzInTwoThreads(count, arguments, Fuzz);
+  std::printf("%d cases of operators, as expected\n", cases);
+}
