@@ -7,6 +7,17 @@ from bitsearch.core.measurement import PublishedFraction, PublishedResult
 from bitsearch.core.space import Group
 from bitsearch.core.strategy import Configuration, Strategy
 
+DATASETS = ("ds2",)
+PRESETS = ("smoke", "laptop", "paper")
+STRATEGIES = (
+    "regular",
+    "energy-quantized",
+    "shape-no-embedding",
+    "energy-quantized+shape-no-embedding",
+    "shape-full",
+    "energy-quantized+shape-full",
+)
+
 ROLES = {
     "shape.embedding": "patch embedding",
     "shape.time": "time embedding",

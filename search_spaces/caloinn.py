@@ -8,6 +8,9 @@ from bitsearch.core.measurement import PublishedFraction, PublishedResult
 from bitsearch.core.space import Group
 from bitsearch.core.strategy import Configuration, Strategy
 
+DATASETS = ("ds1-photon", "ds1-pion", "ds2")
+PRESETS = ("smoke", "laptop", "paper")
+STRATEGIES = ("default", "exchange-permutation", "nncentral", "blockcentral", "all")
 OUTER_BLOCKS = 2
 
 
@@ -75,9 +78,8 @@ def published_fractions(dataset: str) -> tuple[PublishedFraction, ...]:
 
 def published(dataset: str) -> tuple[PublishedResult, ...]:
     """Give Table 3's AUCs: value and spread in units of the third decimal."""
-    names = ("default", "exchange-permutation", "nncentral", "blockcentral", "all")
     results = []
-    for name, cell in zip(names, _TABLE_3[dataset], strict=True):
+    for name, cell in zip(STRATEGIES, _TABLE_3[dataset], strict=True):
         for metric, text in zip(("auc_low", "auc_high"), cell.split(), strict=True):
             value, spread = text.rstrip(")").split("(")
             results.append(PublishedResult(name, metric, int(value) / 1000, int(spread) / 1000))

@@ -7,6 +7,9 @@ from bitsearch.core.measurement import PublishedFraction, PublishedResult
 from bitsearch.core.space import Group
 from bitsearch.core.strategy import Configuration, Strategy
 
+DATASETS = ("quark-gluon",)
+PRESETS = ("smoke", "laptop", "paper")
+STRATEGIES = ("regular", "bit")
 ATTENTIONS = ("particle", "channel")
 PROJECTIONS = ("query", "key", "value")
 

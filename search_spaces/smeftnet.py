@@ -7,6 +7,9 @@ from bitsearch.core.measurement import PublishedFraction, PublishedResult
 from bitsearch.core.space import Group
 from bitsearch.core.strategy import Configuration, Strategy
 
+DATASETS = ("wz",)
+PRESETS = ("smoke", "laptop", "paper", "launch-script")
+STRATEGIES = ("regular", "bit", "bit70", "bit30")
 READOUT = "readout."
 AS_CODED = ("paper", "launch-script")
 

@@ -26,6 +26,7 @@ WINGS = {
     "report": {"core"},
     "run": {"core", "onnxfile", "network", "report"},
     "cli": {"core", "ops", "onnxfile", "models", "network", "report", "run"},
+    "__main__": {"cli"},
     "quant": {"network"},
     "testing": {"core", "ops", "onnxfile", "network", "cli"},
 }
@@ -40,6 +41,7 @@ THIRD = {
     "report": {"matplotlib", "jinja2"},
     "run": {"torch", "optuna", "rich"},
     "cli": {"rich"},
+    "__main__": set(),
     "quant": set(),
     "testing": {"torch", "onnx", "onnxruntime"},
 }

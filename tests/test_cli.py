@@ -10,6 +10,7 @@ from conftest import TRIALS, Bench, SmokeRun
 
 from bitsearch import ops
 from bitsearch.cli import main, parser
+from bitsearch.cli.table import VERBS as TABLE
 from bitsearch.models.showers import files, generator
 from bitsearch.network import checkpoint
 from bitsearch.network.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from bitsearch.network.laboratory import Laboratory
 
 Capture = pytest.CaptureFixture[str]
 MODEL = ["--model", "caloinn", "--preset", "smoke"]
+VERBS = {verb.name.split()[0] for verb in TABLE}
 
 
 def call(capsys: Capture, *arguments: object) -> str:
@@ -40,7 +42,9 @@ def refused(capsys: Capture, *arguments: object) -> str:
     assert status == 2, printed.err
     assert printed.out == ""
     (line,) = [item for item in printed.err.splitlines() if not item.startswith("· ")]
-    assert line.startswith("bitsearch")
+    assert line.startswith(
+        f"bitsearch {arguments[0]}" if arguments and arguments[0] in VERBS else "bitsearch: "
+    )
     return line
 
 
@@ -135,9 +139,11 @@ def test_report(smoke: SmokeRun, tmp_path: Path, capsys: Capture, monkeypatch: p
 
     monkeypatch.setattr(report, "build", build)
     page = str(smoke.folder.report / "index.html")
-    assert call(capsys, "report", smoke.folder.path) == page + "\n"
+    assert Path(page).is_absolute()
+    monkeypatch.chdir(smoke.folder.path.parent)
+    assert call(capsys, "report", smoke.folder.path.name) == page + "\n"
     assert read(capsys, "report", smoke.folder.path) == {"report": page}
-    assert built == [smoke.folder.path] * 2
+    assert [path.resolve() for path in built] == [smoke.folder.path] * 2
 
 
 def test_train_then_export(
@@ -211,9 +217,17 @@ FOLDER = "{folder}"
         (["run", *MODEL, "--dataset", "ds2", "--data", "{data}"], "showers have 368 voxels; expected 6480"),
         (["run", *MODEL, "--out", "{text}"], "{text}"),
         (["run"], "the following arguments are required: --model"),
-        (["fly"], "invalid choice: 'fly'"),
+        (["fly"], "there is no verb 'fly'; expected one of run, "),
+        (["lsit"], "did you mean list?"),
+        (["data", "mkae"], "there is no verb 'mkae'; expected one of make, check; did you mean make?"),
+        (["run", "--model", "calo"], "did you mean caloinn?"),
+        (["run", *MODEL, "--dataset", "photon"], "did you mean ds1-photon?"),
+        (["run", *MODEL, "--sampler", "TPE"], "did you mean TPESampler?"),
+        (["layers", "--model", "caloinn", "--preset", "labtop"], "did you mean laptop?"),
+        (["train", *MODEL, "--strategy", "NNcentral", "--out", "{new}"], "did you mean nncentral?"),
+        (["data", "make", "quarkgluon", "--out", "{new}"], "did you mean quark-gluon?"),
         ([], "the following arguments are required: VERB"),
-        (["strategies", "--model", "caloinn", "--fast"], "unrecognized arguments: --fast"),
+        (["strategies", "--model", "caloinn", "--fast"], "found --fast; expected one of"),
         (["strategies", "--model", "calo"], "no model 'calo'"),
         (["layers", "--model", "caloinn", "--dataset", "ds9"], "no dataset 'ds9'"),
         (["data", "make", "ds9", "--out", "{new}"], "ds9"),
@@ -291,7 +305,7 @@ def test_interrupt_says_how_to_go_on(capsys: Capture, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("bitsearch.network.catalogue.find", interrupt)
     assert main(["run", "--model", "caloinn"]) == 130
-    assert capsys.readouterr().err == "bitsearch: interrupted; the same command continues\n"
+    assert capsys.readouterr().err == "bitsearch run: interrupted; the same command continues\n"
 
 
 @pytest.mark.parametrize(

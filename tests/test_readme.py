@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from bitsearch import ops
 from bitsearch.cli import parser
+from bitsearch.cli.table import VERBS as TABLE
+from bitsearch.cli.table import Verb
 from bitsearch.network import catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -29,8 +32,8 @@ VERBS = {name: (child, text) for name, child, text in verbs(parser())}
 
 
 def test_verbs_of_the_contract_exist() -> None:
-    expected = "run list strategies layers train export ternarize inspect verify bench evaluate report status suggest"
-    assert {*expected.split(), "data", "data make", "data check"} <= set(VERBS)
+    expected = "run list strategies layers train export ternarize inspect verify bench evaluate report status"
+    assert {*expected.split(), "suggest", "ops", "data", "data make", "data check"} <= set(VERBS)
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -39,6 +42,33 @@ def test_every_verb_has_help(name: str) -> None:
     assert len(text) > 10, f"{name} has no help"
     assert text == text.strip()
     assert child.format_help().startswith("usage: bitsearch " + name)
+
+
+@pytest.mark.parametrize("verb", TABLE, ids=lambda verb: verb.name)
+def test_every_verb_shows_an_example_and_says_how_long_it_takes(verb: Verb) -> None:
+    examples = re.findall(r"^  bitsearch (.*)$", verb.text, re.MULTILINE)
+    assert examples, f"{verb.name} shows no example"
+    assert any(example.startswith(verb.name) for example in examples)
+    for example in examples:
+        parser().parse_args(shlex.split(example.partition(" >")[0]))
+    assert re.search(r"^Takes .*\.$", verb.text, re.MULTILINE | re.DOTALL), f"{verb.name} names no duration"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_option_is_described(name: str) -> None:
+    for action in VERBS[name][0]._actions:
+        assert isinstance(action, argparse._SubParsersAction) or action.help, (
+            f"{name} {action.option_strings}"
+        )
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_help_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, child, _ in verbs(parser()):
+        lines = child.format_help().splitlines()
+        wide = [line for line in lines if len(line) > columns and not line.startswith("  bitsearch")]
+        assert not wide, f"{name}: {wide}"
 
 
 @pytest.mark.parametrize("name", VERBS)

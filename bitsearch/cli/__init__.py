@@ -1,14 +1,20 @@
-"""The command line: one module a group of verbs, each importing what it needs only when it runs."""
+"""The command line: a table of verbs, whose functions import what they need only when they run."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from bitsearch.cli import catalogue, data, files, networks, physics, runs
-from bitsearch.core.errors import BitsearchError
+from bitsearch import __version__
+from bitsearch.cli.failures import explain, require
+from bitsearch.cli.output import fill
+from bitsearch.cli.table import GROUPS, VERBS
+from bitsearch.core.errors import one_of
 
-EPILOG = "Exit status: 0 done, 2 bad input (one line on stderr), 1 anything else."
+TEXT = "Automatic mixed-precision search and low-bit inference for high-energy-physics networks."
+EPILOG = (
+    "Exit status: 0 done, 2 bad input (one line on stderr), 1 anything else. Each verb has its own --help."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,37 +26,55 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Build the parser of all verbs."""
-    main = _Parser("bitsearch", description=__doc__, epilog=EPILOG)
-    main.description = (
-        "Automatic mixed-precision search and low-bit inference for high-energy-physics networks."
-    )
-    verbs = main.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for group in (runs, catalogue, data, networks, files, physics):
-        group.add(verbs)
+    main = _Parser("bitsearch", description=TEXT, epilog=EPILOG)
+    main.add_argument("--version", action="version", version=f"bitsearch {__version__}")
+    verbs = main.add_subparsers(required=True, metavar="VERB")
+    groups = {}
+    for name, text in GROUPS.items():
+        group = verbs.add_parser(name, help=text, description=text)
+        groups[name] = group.add_subparsers(required=True, metavar="ACTION")
+    for verb in VERBS:
+        first, _, last = verb.name.rpartition(" ")
+        child = groups.get(first, verbs).add_parser(
+            last,
+            help=verb.help,
+            description=fill(verb.text),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.options(child)
+        child.set_defaults(verb=verb, parser=child)
     return main
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; give the exit status."""
-    from bitsearch.ops import OperatorError
-
-    chosen = parser().parse_args(arguments)
+    chosen = _parse(list(sys.argv[1:] if arguments is None else arguments))
+    verb = chosen.verb
     try:
-        chosen.execute(chosen)
-    except (BitsearchError, OperatorError) as error:
-        # Libraries word some of their errors in several lines.
-        print(f"bitsearch {chosen.verb}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        return 2
-    except (
-        FileNotFoundError,
-        FileExistsError,
-        IsADirectoryError,
-        NotADirectoryError,
-        PermissionError,
-    ) as error:
-        print(f"bitsearch {chosen.verb}: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        print("bitsearch: interrupted; the same command continues", file=sys.stderr)  # noqa: T201
-        return 130
+        require(verb.extra)
+        verb.execute(chosen)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        status, line = explain(error, verb.extra)
+        if line:
+            print(f"bitsearch {verb.name}: {line}", file=sys.stderr)  # noqa: T201
+        return status
     return 0
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Read a command; argparse alone would name neither the verb nor what is nearest to a slip of the pen."""
+    main = parser()
+    names = [verb.name.split() for verb in VERBS]
+    for place, word in enumerate(words[:2]):
+        before = words[:place]
+        known = dict.fromkeys(name[place] for name in names if name[:place] == before and len(name) > place)
+        if known and word not in known and not word.startswith("-"):
+            main.exit(
+                2, f"{' '.join(['bitsearch', *before])}: there is no verb {word!r}; {one_of(word, known)}\n"
+            )
+    chosen, unknown = main.parse_known_args(words)
+    if unknown:
+        options = [text for action in chosen.parser._actions for text in action.option_strings]
+        chosen.parser.error(f"found {' '.join(unknown)}; {one_of(unknown[0], options)}")
+    return chosen

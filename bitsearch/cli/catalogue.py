@@ -3,45 +3,57 @@
 import argparse
 from dataclasses import asdict
 
-from bitsearch.cli.output import add_json, show
+from bitsearch.cli.output import add_json, add_model, show
+
+LIST = """\
+Say which models, data sets, strategies and presets there are, and which kernels this processor runs.
+
+  bitsearch list --json
+
+Takes a second.
+"""
+STRATEGIES = """\
+Show what each handmade strategy quantises: layers, parameters, and the fractions by three definitions (`fraction` is
+the paper's). Nothing is trained.
+
+  bitsearch strategies --model caloinn --preset paper
+
+Takes a few seconds.
+"""
+LAYERS = """\
+Show every linear layer that a search may quantise. Layers of one group are quantised together.
+
+  bitsearch layers --model pdat
+
+Takes a few seconds.
+"""
 
 
-def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verbs."""
-    verb = verbs.add_parser("list", help="models, datasets, strategies, presets, kernels")
+def list_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `list`."""
     add_json(verb)
-    verb.set_defaults(execute=_list)
-    for name, execute, text in (
-        ("strategies", _strategies, "the paper's strategies with parameter counts and quantised fractions"),
-        ("layers", _layers, "every searchable layer: shape, parameters, share, group"),
-    ):
-        verb = verbs.add_parser(name, help=text)
-        add_model(verb)
-        add_json(verb)
-        verb.set_defaults(execute=execute)
 
 
-def add_model(verb: argparse.ArgumentParser) -> None:
-    """Let a verb choose a model, its data set and its preset."""
-    verb.add_argument("--model", required=True, help="a model's name, or the path of a model file")
-    verb.add_argument("--dataset", help="the data set (default: the model's first)")
-    verb.add_argument("--preset", default="laptop", help="smoke, laptop (default) or paper")
+def model_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `strategies` and `layers`."""
+    add_model(verb)
+    add_json(verb)
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def list_all(arguments: argparse.Namespace) -> None:
+    """Print models and kernels."""
     from bitsearch import ops
     from bitsearch.network import catalogue
 
     models = []
     for name in catalogue.names():
-        entry = catalogue.find(name)
-        space = entry.space(entry.task(preset=entry.presets[0]))
+        entry = catalogue.built_in(name)
         models.append(
             {
                 "model": name,
                 "datasets": list(entry.datasets),
                 "presets": list(entry.presets),
-                "strategies": [strategy.name for strategy in space.strategies],
+                "strategies": list(entry.strategies),
             }
         )
     kernels = [asdict(kernel) for kernel in ops.kernels()]
@@ -54,18 +66,19 @@ def _list(arguments: argparse.Namespace) -> None:
         show(False, {}, "Kernels", kernels)
 
 
-def _strategies(arguments: argparse.Namespace) -> None:
+def strategies(arguments: argparse.Namespace) -> None:
+    """Print the handmade strategies of a model."""
     from bitsearch.network import catalogue
 
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)
     space = entry.space(task)
     published = {item.strategy: item for item in entry.published_fractions(task.dataset)}
-    strategies = []
+    found = []
     for strategy in space.strategies:
         configuration = strategy.configuration
         fractions = catalogue.inventory(task, configuration.options).fractions(configuration.assignment)
-        strategies.append(
+        found.append(
             {
                 "name": strategy.name,
                 **asdict(fractions),
@@ -80,7 +93,7 @@ def _strategies(arguments: argparse.Namespace) -> None:
         "model": entry.name,
         "dataset": task.dataset,
         "preset": arguments.preset,
-        "strategies": strategies,
+        "strategies": found,
     }
     columns = (
         "name",
@@ -97,7 +110,7 @@ def _strategies(arguments: argparse.Namespace) -> None:
             "layers": len(strategy["quantized_layers"]),
             "description": strategy["description"],
         }
-        for strategy in strategies
+        for strategy in found
     ]
     show(arguments.json, content, f"{entry.name} on {task.dataset}, preset {arguments.preset}", rows)
     notes = [
@@ -107,7 +120,8 @@ def _strategies(arguments: argparse.Namespace) -> None:
         show(False, {}, "What the printed percentages count", notes)
 
 
-def _layers(arguments: argparse.Namespace) -> None:
+def layers(arguments: argparse.Namespace) -> None:
+    """Print the layers of a model."""
     from bitsearch.network import catalogue
 
     entry = catalogue.find(arguments.model)

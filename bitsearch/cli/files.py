@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsearch.cli.output import add_json, show
+from bitsearch.cli.output import add_json, add_seed, show
 from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,11 +21,15 @@ trained: accuracy falls, and re-training with `bitsearch train` or `run` wins it
 --layers every node that can be converted is. Layers are named by node, or by weights where the node has no name.
 
   bitsearch ternarize model.onnx --out small.onnx --layers 'encoder.*' 'head.0'
+
+Takes seconds.
 """
 INSPECT = """\
 Say what is in an ONNX file: layers, precisions, shapes, bytes, zero weights, quantised fraction, metadata.
 
   bitsearch inspect runs/caloinn/models/all.onnx
+
+Takes a second.
 """
 VERIFY = """\
 Hold every com.bithep node to its numpy truth, on random and hostile inputs: each kernel that this processor runs bit
@@ -33,46 +37,83 @@ for bit, the function body (what runs without the library) closely. Then compare
 library. The exit status is 1 when something differs.
 
   bitsearch verify model.onnx
+
+Takes seconds to a minute, with the size of the layers.
 """
 BENCH = """\
 Time files side by side in one process, in interleaved blocks, on inputs drawn to fit; the first is the yardstick.
 
   bitsearch bench small.onnx --against model.onnx --int8 --batch 1 1000
+
+Takes 15 blocks a batch size: seconds for small networks, minutes for large ones.
 """
 
 
-def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verbs."""
-    verb = _add(verbs, "ternarize", TERNARIZE, "post-export: turn MatMul/Gemm nodes into TernaryMatMul")
-    verb.add_argument("--out", type=Path, required=True, metavar="OUT.onnx")
+OPS = """\
+Print the path of the operator library: what C++ programs give to RegisterCustomOpsLibrary.
+
+  bitsearch ops
+
+Takes a second.
+"""
+
+
+def ternarize_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `ternarize`."""
+    _add_file(verb)
+    verb.add_argument("--out", type=Path, required=True, metavar="OUT.onnx", help="the file to write")
     which = verb.add_mutually_exclusive_group()
     which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
     which.add_argument("--layers", nargs="+", metavar="GLOB", help="patterns of layers to make ternary")
-    verb.set_defaults(execute=_ternarize)
-    verb = _add(verbs, "inspect", INSPECT, "what is in an ONNX file")
-    verb.set_defaults(execute=_inspect)
-    verb = _add(verbs, "verify", VERIFY, "kernel against function body against numpy reference")
-    verb.add_argument("--seed", type=int, default=0)
+
+
+def inspect_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `inspect`."""
+    _add_file(verb)
+
+
+def verify_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `verify`."""
+    _add_file(verb)
+    add_seed(verb, default=0)
     _add_size(verb)
-    verb.set_defaults(execute=_verify)
-    verb = _add(verbs, "bench", BENCH, "latency, throughput, size, memory, side by side")
-    verb.add_argument("--against", type=Path, action="append", default=[], metavar="OTHER.onnx")
+
+
+def bench_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`."""
+    _add_file(verb)
+    verb.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="OTHER.onnx",
+        help="another file to time; may be given several times",
+    )
     verb.add_argument("--int8", action="store_true", help="add onnxruntime's own dynamic quantisation")
-    verb.add_argument("--batch", type=int, nargs="+", default=[1, 100, 1000], help="default: 1 100 1000")
-    verb.add_argument("--threads", type=int, default=1, help="default: 1")
-    verb.add_argument("--blocks", type=int, default=15, help="blocks of runs a file (default: 15)")
+    verb.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 100, 1000],
+        metavar="N",
+        help="events a call (default: 1 100 1000)",
+    )
+    verb.add_argument("--threads", type=int, default=1, metavar="N", help="threads a call (default: 1)")
+    verb.add_argument(
+        "--blocks", type=int, default=15, metavar="N", help="blocks of runs a file (default: 15)"
+    )
     _add_size(verb)
-    verb.set_defaults(execute=_bench)
 
 
-def _add(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str, summary: str
-) -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    verb = verbs.add_parser(name, help=summary, description=text, formatter_class=raw)
-    verb.add_argument("file", type=Path, metavar="FILE.onnx")
+def ops_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `ops`."""
     add_json(verb)
-    return verb
+
+
+def _add_file(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", type=Path, metavar="FILE.onnx", help="any ONNX file")
+    add_json(verb)
 
 
 def _add_size(verb: argparse.ArgumentParser) -> None:
@@ -81,7 +122,8 @@ def _add_size(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _ternarize(arguments: argparse.Namespace) -> None:
+def ternarize(arguments: argparse.Namespace) -> None:
+    """Convert and say what became of every layer."""
     from dataclasses import asdict
 
     from bitsearch.onnxfile import graph, inspect, ternarize
@@ -142,7 +184,8 @@ def _require(missing: list[str], layers: tuple[str, ...]) -> None:
         )
 
 
-def _inspect(arguments: argparse.Namespace) -> None:
+def inspect(arguments: argparse.Namespace) -> None:
+    """Print what is in a file."""
     from dataclasses import asdict
 
     from bitsearch.onnxfile import inspect
@@ -185,7 +228,8 @@ def _brief(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]} … (whole with --json)"
 
 
-def _verify(arguments: argparse.Namespace) -> None:
+def verify(arguments: argparse.Namespace) -> None:
+    """Print every comparison; exits with 1 when something differs."""
     from dataclasses import asdict
 
     from bitsearch.onnxfile import verify
@@ -222,7 +266,8 @@ def _finite(value: float) -> float | None:
     return finite(value)
 
 
-def _bench(arguments: argparse.Namespace) -> None:
+def bench(arguments: argparse.Namespace) -> None:
+    """Print times and sizes."""
     import tempfile
     from dataclasses import asdict
 
@@ -292,3 +337,14 @@ def _known_inputs() -> "Known | None":
     except ImportError:
         return None
     return inputs_of
+
+
+def ops(arguments: argparse.Namespace) -> None:
+    """Print where the library lies."""
+    from bitsearch.ops import library_path
+
+    path = str(library_path())
+    if arguments.json:
+        show(True, {"library": path}, "", [])
+    else:
+        sys.stdout.write(path + "\n")

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsearch.cli.catalogue import add_model
-from bitsearch.cli.output import add_json, add_seed, show
+from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_seed, show
 from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,31 +17,61 @@ if TYPE_CHECKING:
     from bitsearch.network.laboratory import Laboratory
 
 
-def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verbs."""
-    verb = verbs.add_parser("train", help="train one configuration to a checkpoint")
+TRAIN = """\
+Train one configuration by the preset's final recipe: one of the paper's strategies, or an assignment from a JSON file
+that maps layers to precisions. What is interrupted goes on with the same command.
+
+  bitsearch train --model caloinn --strategy nncentral --out nncentral.pt
+
+Takes about a minute a training at laptop size on two cores; paper size wants a GPU.
+"""
+EXPORT = """\
+Turn a checkpoint into an ONNX file that onnxruntime serves, and hold it to torch on random inputs. Checkpoints of the
+original authors need --model and --strategy, since they do not say what they are.
+
+  bitsearch export nncentral.pt --out nncentral.onnx
+  bitsearch export theirs.pt --model caloinn --dataset ds1-photon --strategy nncentral --out theirs.onnx
+
+Takes seconds at laptop size, minutes for CaloDREAM at paper size.
+"""
+
+
+def train_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `train`."""
     add_model(verb)
     which = verb.add_mutually_exclusive_group(required=True)
-    which.add_argument("--strategy", help="one of the paper's strategies")
+    which.add_argument("--strategy", metavar="NAME", help="one of the paper's strategies")
     which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
-    verb.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="a model option")
-    verb.add_argument("--data", nargs="+", type=Path, default=[], metavar="PATH")
+    verb.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a model option, with --assignment; may be given several times",
+    )
+    add_data(verb)
     add_seed(verb)
-    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT")
-    verb.set_defaults(execute=_train)
-    verb = verbs.add_parser("export", help="turn a checkpoint, ours or the original authors', into ONNX")
-    verb.add_argument("checkpoint", type=Path)
+    add_device(verb)
+    verb.add_argument(
+        "--out", type=Path, required=True, metavar="CHECKPOINT", help="the checkpoint; work lies beside it"
+    )
+
+
+def export_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file")
     verb.add_argument("--model", help="for foreign checkpoints: the model")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
-    verb.add_argument("--preset", default="paper", help="for foreign checkpoints: the preset (default paper)")
-    verb.add_argument("--strategy", help="for foreign checkpoints: what was quantised")
-    verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    verb.add_argument(
+        "--preset", default="paper", help="for foreign checkpoints: the preset (default: paper)"
+    )
+    verb.add_argument("--strategy", metavar="NAME", help="for foreign checkpoints: what was quantised")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
     add_json(verb)
-    verb.set_defaults(execute=_export)
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace) -> None:
+    """Train and save, then print the path."""
     from bitsearch.network.checkpoint import Checkpoint
     from bitsearch.run.terminal import Terminal
 
@@ -67,7 +96,8 @@ def _train(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{arguments.out}\n")
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def export(arguments: argparse.Namespace) -> None:
+    """Export and say how the file agrees with torch."""
     import tempfile
     from dataclasses import asdict
 

@@ -1,12 +1,52 @@
-"""What verbs print on stdout: a table for people, or one JSON object."""
+"""Options that verbs share, and what verbs print on stdout: a table for people, or one JSON object."""
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+GAP = 2
+"""Spaces between columns."""
+PROSE = 14
+"""Characters that a column of several words gets at least, as far as its texts are that long."""
+
+
+def add_model(verb: argparse.ArgumentParser, preset: str | None = "laptop") -> None:
+    """Let a verb choose a model, its data set and its preset."""
+    verb.add_argument("--model", required=True, help="a model's name, or the path of a model file")
+    verb.add_argument("--dataset", help="the data set (default: the model's first)")
+    default = preset or "what the file says of itself"
+    verb.add_argument("--preset", default=preset, help=f"smoke, laptop or paper (default: {default})")
+
+
+def add_data(verb: argparse.ArgumentParser) -> None:
+    """Let a verb take data files."""
+    verb.add_argument(
+        "--data",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="data files (default: generated data)",
+    )
+
+
+def add_device(verb: argparse.ArgumentParser) -> None:
+    """Let a verb choose where to train."""
+    verb.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to train (default: auto, a GPU where there is one)",
+    )
 
 
 def add_json(verb: argparse.ArgumentParser) -> None:
@@ -14,9 +54,15 @@ def add_json(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
-def add_seed(verb: argparse.ArgumentParser) -> None:
+def add_seed(verb: argparse.ArgumentParser, default: int = 1) -> None:
     """Let a verb choose the seed that everything random follows from."""
-    verb.add_argument("--seed", type=_seed, default=1)
+    verb.add_argument(
+        "--seed",
+        type=_seed,
+        default=default,
+        metavar="S",
+        help="what everything random follows from (default: %(default)s)",
+    )
 
 
 def _seed(text: str) -> int:
@@ -25,21 +71,108 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def fill(text: str) -> str:
+    """Fill the paragraphs of a text to the terminal; lines that begin with a space stay as they are."""
+    width = min(shutil.get_terminal_size().columns, 100) - 2
+    blocks = (
+        block if block.startswith(" ") else textwrap.fill(block, width, break_long_words=False)
+        for block in text.strip("\n").split("\n\n")
+    )
+    return "\n\n".join(blocks)
+
+
 def show(as_json: bool, content: Mapping[str, Any], title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Print `content` as JSON, or `rows` as a table under `title`."""
-    console = Console(highlight=False, soft_wrap=as_json)
+    """Print `content` as JSON, or `rows` as a table under `title`.
+
+    Rows need not have the same keys. No word and no number is broken: a table that is too wide for the terminal goes
+    on below with its first column again, or becomes a list for each row.
+    """
     if as_json:
-        console.print(json.dumps(content), markup=False)
+        sys.stdout.write(json.dumps(content) + "\n")
         return
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in rows[0] if rows else ():
-        numeric = isinstance(rows[0][name], int | float)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
-    if not console.is_terminal:
-        console.width = 10_000
-    console.print(table, markup=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # Lines of a file or a pipe have no width, unless somebody gives them one.
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else 10_000
+    for line in _wrapped(title, width):
+        console.print(line, style="italic")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [_Column.of(name, [row.get(name, "") for row in rows]) for name in names]
+    if len(columns) > 2 and columns[0].least + GAP + max(item.least for item in columns[1:]) > width:
+        for row in rows:
+            show(False, {}, "", [{"": name, " ": _text(value)} for name, value in row.items()])
+        return
+    for number, page in enumerate(_pages(columns, width)):
+        if number:
+            console.print()
+        for index, lines in enumerate(_rows(page)):
+            for line in filter(None, lines):
+                console.print(line, style="bold" if index == 0 else None)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column's texts; at the width `least` no word and no number breaks, at `widest` every text is one line."""
+
+    texts: tuple[str, ...]
+    numeric: bool
+    least: int
+    widest: int
+
+    @classmethod
+    def of(cls, title: str, values: Sequence[object]) -> "_Column":
+        cells = tuple(map(_text, values))
+        present = [value for value in values if value not in ("", None)]
+        numeric = bool(present) and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in present
+        )
+        whole = [cell for cell in cells if numeric or cell[:1] in tuple("0123456789-")]
+        words = [word for text in (title, *cells) for word in text.split()]
+        widest = max(map(len, (title, *cells)))
+        longest = max(map(len, (*whole, *words, "")))
+        return cls((title, *cells), numeric, min(widest, max(longest, PROSE)), widest)
+
+    def lines(self, text: str, width: int) -> list[str]:
+        """Give a cell's lines, filled with spaces to the width."""
+        return [line.rjust(width) if self.numeric else line.ljust(width) for line in _wrapped(text, width)]
+
+
+def _pages(columns: list[_Column], width: int) -> Iterator[list[tuple[_Column, int]]]:
+    """Put as many columns side by side as fit, behind the first one on every page, and share out what is left."""
+    first, page = columns[:1], columns[:1]
+    for column in columns[1:]:
+        if len(page) > 1 and sum(item.least for item in (*page, column)) + GAP * len(page) > width:
+            yield _spread(page, width)
+            page = list(first)
+        page.append(column)
+    yield _spread(page, width)
+
+
+def _spread(page: list[_Column], width: int) -> list[tuple[_Column, int]]:
+    """Widen the columns that wrap most, as far as the width allows."""
+    widths = [column.least for column in page]
+    for _ in range(width - sum(widths) - GAP * (len(page) - 1)):
+        ratios = [column.widest / taken for column, taken in zip(page, widths, strict=True)]
+        if max(ratios, default=1) <= 1:
+            break
+        widths[ratios.index(max(ratios))] += 1
+    return list(zip(page, widths, strict=True))
+
+
+def _rows(page: list[tuple[_Column, int]]) -> Iterator[list[str]]:
+    """Give the lines of every row of a page, the titles first."""
+    for index in range(len(page[0][0].texts) if page else 0):
+        cells = [column.lines(column.texts[index], width) for column, width in page]
+        blank = [" " * width for _, width in page]
+        yield [
+            (" " * GAP)
+            .join(cell[line] if line < len(cell) else empty for cell, empty in zip(cells, blank, strict=True))
+            .rstrip()
+            for line in range(max(map(len, cells)))
+        ]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _text(value: object) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsearch.cli.catalogue import add_model
-from bitsearch.cli.output import add_json, show
+from bitsearch.cli.output import add_data, add_json, add_model, add_seed, show
 from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ compared with reference events: those of --data, else the generated default's.
 
   bitsearch evaluate --model caloinn runs/caloinn/models/all.onnx
   bitsearch evaluate --model caloinn --dataset ds1-photon --data dataset_1_photons_2.hdf5 mine.hdf5 theirs.hdf5
+
+Takes about a minute a file.
 """
 SUGGEST = """\
 Layers are scored by the loss that rounding their weights would add (from gradients alone), and the least harmful set
@@ -28,45 +29,36 @@ that holds the target fraction is chosen. The JSON on stdout goes to --assignmen
 
   bitsearch suggest --model caloinn --target-fraction 0.5 --run runs/caloinn > half.json
   bitsearch suggest --model caloinn --target-fraction 0.5 --checkpoint float.pt > half.json
+
+Takes seconds.
 """
 
 
-def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verbs."""
-    raw = argparse.RawDescriptionHelpFormatter
-    verb = verbs.add_parser(
-        "evaluate",
-        help="the paper's metrics for models or for generated-sample files",
-        description=EVALUATE,
-        formatter_class=raw,
-    )
-    verb.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    verb.add_argument("--model", required=True, help="a model's name, or the path of a model file")
-    verb.add_argument("--dataset", help="the data set (default: the model's first)")
+def evaluate_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate`."""
+    verb.add_argument("files", nargs="+", type=Path, metavar="FILE", help="models (.onnx) or showers (HDF5)")
+    add_model(verb, preset=None)
     verb.add_argument("--data", type=Path, metavar="REF", help="reference events (default: generated data)")
     verb.add_argument(
         "--full", action="store_true", help="the published protocol, which takes hours (default: a fast one)"
     )
-    verb.add_argument("--seed", type=int, default=1)
+    add_seed(verb)
     add_json(verb)
-    verb.set_defaults(execute=_evaluate)
-    verb = verbs.add_parser(
-        "suggest",
-        help="an assignment from sensitivities alone, without training",
-        description=SUGGEST,
-        formatter_class=raw,
-    )
+
+
+def suggest_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `suggest`."""
     add_model(verb)
     verb.add_argument("--target-fraction", type=float, required=True, metavar="F", help="between 0 and 1")
     source = verb.add_mutually_exclusive_group()
     source.add_argument("--run", type=Path, metavar="DIR", help="the folder of a run, for its sensitivities")
     source.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained float network of ours")
-    verb.add_argument("--data", nargs="+", type=Path, default=[], metavar="PATH", help="with --checkpoint")
-    verb.add_argument("--seed", type=int, default=1)
-    verb.set_defaults(execute=_suggest)
+    add_data(verb)
+    add_seed(verb)
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print the metrics of every file."""
     from dataclasses import asdict
 
     from bitsearch.core.task import GeneratorTask
@@ -174,22 +166,23 @@ def _shown(quantity: "Quantity | None") -> str:
     return f"{quantity.value:.4f}" + (f" ± {quantity.std:.4f}" if quantity.std is not None else "")
 
 
-def _suggest(arguments: argparse.Namespace) -> None:
+def suggest(arguments: argparse.Namespace) -> None:
+    """Print an assignment."""
     if arguments.run is None and arguments.checkpoint is None:
         raise ConfigurationError(
             "sensitivities need a trained float network and there is none; give --run, the folder of a "
             "`bitsearch run`, or --checkpoint, of `bitsearch train --strategy default`"
         )
-    from bitsearch.run import suggest
+    from bitsearch.run.suggest import from_checkpoint, from_run
     from bitsearch.run.terminal import Terminal
 
     asked = arguments.model, arguments.dataset, arguments.target_fraction
     if arguments.run is not None:
-        suggested = suggest.from_run(arguments.run, *asked)
+        suggested = from_run(arguments.run, *asked)
     else:
         with Terminal() as terminal:
             terminal.stage("layer sensitivities")
-            suggested = suggest.from_checkpoint(
+            suggested = from_checkpoint(
                 arguments.checkpoint, *asked, arguments.data, arguments.seed, terminal.progress
             )
     fractions = suggested.fractions

@@ -5,55 +5,80 @@ import json
 import sys
 from pathlib import Path
 
-from bitsearch.cli.catalogue import add_model
-from bitsearch.cli.output import add_json, add_seed, show
+from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_seed, show
+
+RUN = """\
+Data, float reference, the paper's strategies, search, export, measurement in onnxruntime, report. Run again with the
+same --out, it goes on from what is on disk: --trials is the total. The path of the report ends on stdout.
+
+  bitsearch run --model caloinn --preset smoke --trials 8
+  bitsearch run --model caloinn --trials 100 --data train.hdf5 reference.hdf5 --out runs/photons
+
+Takes a minute with --preset smoke, about half an hour for 100 trials with laptop on two cores; paper trains the
+networks of the publication and wants a GPU.
+"""
+REPORT = """\
+Build report/index.html of a run folder again, with its figures and CSV files, whatever state the run is in.
+
+  bitsearch report runs/caloinn
+
+Takes about half a minute.
+"""
+STATUS = """\
+Say how many configurations of a run are measured, failed, and finally trained.
+
+  bitsearch status runs/caloinn
+
+Takes a second, also while the run goes on.
+"""
 
 
-def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verbs."""
-    verb = verbs.add_parser("run", help="search mixed precisions and report, or continue with the same --out")
+def run_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
     add_model(verb)
+    add_data(verb)
     verb.add_argument(
-        "--data",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="PATH",
-        help="data files (default: generated data)",
-    )
-    verb.add_argument(
-        "--trials", type=int, default=100, help="configurations to measure in total (default 100)"
+        "--trials",
+        type=int,
+        default=100,
+        metavar="N",
+        help="configurations to measure in total (default: 100)",
     )
     add_seed(verb)
-    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    verb.add_argument("--workers", type=int, help="processes side by side (default: one a core, up to 8)")
+    add_device(verb)
+    verb.add_argument(
+        "--workers", type=int, metavar="N", help="processes side by side (default: one a core, up to 8)"
+    )
     verb.add_argument("--storage", metavar="URL", help="an Optuna storage (default: study.db in --out)")
-    verb.add_argument("--sampler", default="TPESampler", help="an Optuna sampler's class name")
+    verb.add_argument(
+        "--sampler",
+        default="TPESampler",
+        metavar="NAME",
+        help="an Optuna sampler's class name (default: TPESampler)",
+    )
     verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"
     )
     add_json(verb)
-    verb.set_defaults(execute=_run)
-    verb = verbs.add_parser("report", help="build the report again from what is on disk")
-    verb.add_argument("folder", type=Path, metavar="DIR")
-    add_json(verb)
-    verb.set_defaults(execute=_report)
-    verb = verbs.add_parser("status", help="how a run stands")
-    verb.add_argument("folder", type=Path, metavar="DIR")
-    add_json(verb)
-    verb.set_defaults(execute=_status)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def folder_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `report` and `status`."""
+    verb.add_argument("folder", type=Path, metavar="DIR", help="the --out folder of a run")
+    add_json(verb)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Search and print the path of the report."""
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
-    from bitsearch.run.pipeline import RunRequest, run
+    from bitsearch.run import pipeline
     from bitsearch.run.terminal import Terminal
 
     entry = catalogue.find(arguments.model)
     dataset = entry.task(arguments.dataset, arguments.preset).dataset
     out = arguments.out or Path("runs") / f"{entry.name}-{dataset}-{arguments.preset}"
-    request = RunRequest(
+    request = pipeline.RunRequest(
         model=arguments.model,
         dataset=dataset,
         data=tuple(path.resolve() for path in arguments.data),
@@ -67,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> None:
         sampler=arguments.sampler,
     )
     with Terminal() as terminal:
-        page = run(request, terminal)
+        page = pipeline.run(request, terminal).resolve()
     if arguments.json:
         front = [json.loads(item.to_json()) for item in RunFolder(out).front()]
         _say(json.dumps({"folder": str(out), "report": str(page), "front": front}))
@@ -75,15 +100,17 @@ def _run(arguments: argparse.Namespace) -> None:
         _say(str(page))
 
 
-def _report(arguments: argparse.Namespace) -> None:
-    from bitsearch import report
+def report(arguments: argparse.Namespace) -> None:
+    """Build the report and print its path."""
     from bitsearch.core.rundir import RunFolder
+    from bitsearch.report import build
 
-    page = report.build(RunFolder.open(arguments.folder))
+    page = build(RunFolder.open(arguments.folder)).resolve()
     _say(json.dumps({"report": str(page)}) if arguments.json else str(page))
 
 
-def _status(arguments: argparse.Namespace) -> None:
+def status(arguments: argparse.Namespace) -> None:
+    """Print how a run stands."""
     from bitsearch.core.rundir import RunFolder
 
     folder = RunFolder.open(arguments.folder)

@@ -1,5 +1,8 @@
 """What a caller can meet."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class BitsearchError(Exception):
     """Say what was found, what was expected and what to do; the command line prints it as one line."""
@@ -23,3 +26,14 @@ class ExportError(BitsearchError):
 
 class CheckpointError(BitsearchError):
     """A checkpoint whose keys or shapes do not fit the network."""
+
+
+def one_of(found: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Say what was expected in place of `found`, and which of the known names is spelt most like it."""
+    known = list(known)
+    folded = {name.casefold(): name for name in known}
+    short = found.casefold()
+    near = get_close_matches(short, folded, 1) or [name for name in folded if short and short in name]
+    return f"expected one of {', '.join(known)}{otherwise}" + (
+        f"; did you mean {folded[near[0]]}?" if near else ""
+    )

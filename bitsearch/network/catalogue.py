@@ -5,19 +5,19 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from bitsearch import models, search_spaces
-from bitsearch.core.errors import BitsearchError, ConfigurationError
+from bitsearch.core.errors import BitsearchError, ConfigurationError, one_of
 from bitsearch.core.measurement import PublishedFraction, PublishedResult
 from bitsearch.core.space import Group, Inventory, SearchSpace
 from bitsearch.core.strategy import Strategy
 from bitsearch.core.task import Task
-from bitsearch.network import quant
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,21 +25,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model with its search space."""
+    """A model with its search space; the model, which imports torch, is loaded when it is first used."""
 
     name: str
-    model: ModuleType
+    load: Callable[[], ModuleType]
     search_space: ModuleType
+
+    @cached_property
+    def model(self) -> ModuleType:
+        """The module that holds the network."""
+        return self.load()
 
     @property
     def datasets(self) -> tuple[str, ...]:
         """Data sets that the model can be built for, the default first."""
-        return cast(tuple[str, ...], self.model.DATASETS)
+        return self._names("DATASETS")
 
     @property
     def presets(self) -> tuple[str, ...]:
         """Presets, smallest first."""
-        return cast(tuple[str, ...], self.model.PRESETS)
+        return self._names("PRESETS")
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Names of the handmade strategies, which `space` builds."""
+        return self._names("STRATEGIES")
+
+    def _names(self, constant: str) -> tuple[str, ...]:
+        """Read a constant of the search space, which needs no torch; a user's model may hold it instead."""
+        where = self.search_space if hasattr(self.search_space, constant) else self.model
+        return cast(tuple[str, ...], getattr(where, constant))
 
     @property
     def published_source(self) -> str:
@@ -55,9 +70,7 @@ class Entry:
         dataset = dataset or self.datasets[0]
         for kind, value, known in (("dataset", dataset, self.datasets), ("preset", preset, self.presets)):
             if value not in known:
-                raise ConfigurationError(
-                    f"{self.name} has no {kind} {value!r}; expected one of {', '.join(known)}"
-                )
+                raise ConfigurationError(f"{self.name} has no {kind} {value!r}; {one_of(value, known)}")
         return cast(Task, self.model.task(dataset, preset))
 
     def published(self, dataset: str) -> tuple[PublishedResult, ...]:
@@ -83,9 +96,7 @@ class Entry:
         """
         known = {strategy.name: strategy for strategy in self.space(task).strategies}
         if name not in known:
-            raise ConfigurationError(
-                f"{self.name} has no strategy {name!r}; expected one of {', '.join(known)}"
-            )
+            raise ConfigurationError(f"{self.name} has no strategy {name!r}; {one_of(name, known)}")
         return known[name]
 
     def options(self, preset: str) -> Mapping[str, tuple[str, ...]]:
@@ -100,6 +111,8 @@ class Entry:
 def inventory(task: Task, options: Mapping[str, str]) -> Inventory:
     """Count the network's layers without giving it memory."""
     import torch
+
+    from bitsearch.network import quant
 
     with torch.device("meta"):
         return quant.inventory(task.network(options, seed=0))
@@ -116,7 +129,7 @@ def find(name: str) -> Entry:
     Raises:
         ConfigurationError: there is no such model.
     """
-    return _from_path(Path(name)) if name.endswith(".py") else built_in(name, " or a .py file")
+    return _from_path(Path(name)) if name.endswith(".py") else built_in(name, " or the path of a .py file")
 
 
 def built_in(name: str, otherwise: str = "") -> Entry:
@@ -126,12 +139,10 @@ def built_in(name: str, otherwise: str = "") -> Entry:
         ConfigurationError: there is no such model.
     """
     if name not in names():
-        raise ConfigurationError(
-            f"there is no model {name!r}; expected one of {', '.join(names())}{otherwise}"
-        )
+        raise ConfigurationError(f"there is no model {name!r}; {one_of(name, names(), otherwise)}")
     return Entry(
         name,
-        importlib.import_module(f"{models.__name__}.{name}"),
+        partial(importlib.import_module, f"{models.__name__}.{name}"),
         importlib.import_module(f"{search_spaces.__name__}.{name}"),
     )
 
@@ -154,7 +165,7 @@ def _from_path(path: Path) -> Entry:
             raise ConfigurationError(
                 f"there is no file {file}; expected a model and its search space side by side"
             )
-    return Entry(path.stem, _load(path), _load(space))
+    return Entry(path.stem, partial(_load, path), _load(space))
 
 
 def _load(path: Path) -> ModuleType:

@@ -17,7 +17,7 @@ import torch
 
 from bitsearch import report
 from bitsearch.core import pareto
-from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.rundir import RunFolder, write_atomically
 from bitsearch.core.space import SearchSpace
@@ -62,7 +62,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             raise ConfigurationError(f"{flag} {number}: expected 1 or more")
     if request.sampler not in SAMPLERS:
         raise ConfigurationError(
-            f"there is no sampler {request.sampler!r}; expected one of {', '.join(SAMPLERS)}"
+            f"there is no sampler {request.sampler!r}; {one_of(request.sampler, SAMPLERS)}"
         )
     entry = catalogue.find(request.model)
     task = entry.task(request.dataset, request.preset)

@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
@@ -247,7 +247,7 @@ def _neighbour(
 
 def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     if name not in SAMPLERS:
-        raise ConfigurationError(f"there is no sampler {name!r}; expected one of {', '.join(SAMPLERS)}")
+        raise ConfigurationError(f"there is no sampler {name!r}; {one_of(name, SAMPLERS)}")
     options = {"multivariate": True} if name == "TPESampler" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

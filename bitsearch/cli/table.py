@@ -1,0 +1,141 @@
+"""The table of verbs: what is typed, one line of help, the extra that it needs, its options and its function."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bitsearch.cli import catalogue, data, files, networks, physics, runs
+
+GROUPS = {"data": "generate a data file, or validate one in the public format"}
+"""First words of verbs of two words."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A row: `text` says more than `help`, with an example and how long it takes; `extra` "" is the bare install."""
+
+    name: str
+    help: str
+    extra: str
+    text: str
+    options: Callable[[argparse.ArgumentParser], None]
+    execute: Callable[[argparse.Namespace], None]
+
+
+VERBS = (
+    Verb(
+        "run",
+        "search mixed precisions and report, or continue with the same --out",
+        "search",
+        runs.RUN,
+        runs.run_options,
+        runs.run,
+    ),
+    Verb(
+        "report",
+        "build the report again from what is on disk",
+        "search",
+        runs.REPORT,
+        runs.folder_options,
+        runs.report,
+    ),
+    Verb("status", "how a run stands", "", runs.STATUS, runs.folder_options, runs.status),
+    Verb(
+        "list",
+        "models, datasets, strategies, presets, kernels",
+        "",
+        catalogue.LIST,
+        catalogue.list_options,
+        catalogue.list_all,
+    ),
+    Verb(
+        "strategies",
+        "the handmade strategies with parameter counts and quantised fractions",
+        "search",
+        catalogue.STRATEGIES,
+        catalogue.model_options,
+        catalogue.strategies,
+    ),
+    Verb(
+        "layers",
+        "every searchable layer: shape, parameters, share, group",
+        "search",
+        catalogue.LAYERS,
+        catalogue.model_options,
+        catalogue.layers,
+    ),
+    Verb(
+        "data make",
+        "generate a file; it says of itself that it is generated",
+        "data",
+        data.MAKE,
+        data.make_options,
+        data.make,
+    ),
+    Verb(
+        "data check",
+        "validate a file and say what is in it",
+        "data",
+        data.CHECK,
+        data.check_options,
+        data.check,
+    ),
+    Verb(
+        "train",
+        "train one configuration to a checkpoint",
+        "search",
+        networks.TRAIN,
+        networks.train_options,
+        networks.train,
+    ),
+    Verb(
+        "export",
+        "turn a checkpoint, ours or the original authors', into ONNX",
+        "search",
+        networks.EXPORT,
+        networks.export_options,
+        networks.export,
+    ),
+    Verb(
+        "ternarize",
+        "post-export: turn MatMul/Gemm nodes into TernaryMatMul",
+        "",
+        files.TERNARIZE,
+        files.ternarize_options,
+        files.ternarize,
+    ),
+    Verb("inspect", "what is in an ONNX file", "", files.INSPECT, files.inspect_options, files.inspect),
+    Verb(
+        "verify",
+        "kernel against function body against numpy reference",
+        "",
+        files.VERIFY,
+        files.verify_options,
+        files.verify,
+    ),
+    Verb(
+        "bench",
+        "latency, throughput, size, memory, side by side",
+        "",
+        files.BENCH,
+        files.bench_options,
+        files.bench,
+    ),
+    Verb(
+        "evaluate",
+        "the paper's metrics for models or for generated-sample files",
+        "search",
+        physics.EVALUATE,
+        physics.evaluate_options,
+        physics.evaluate,
+    ),
+    Verb(
+        "suggest",
+        "an assignment from sensitivities alone, without training",
+        "search",
+        physics.SUGGEST,
+        physics.suggest_options,
+        physics.suggest,
+    ),
+    Verb("ops", "where the operator library lies", "", files.OPS, files.ops_options, files.ops),
+)
