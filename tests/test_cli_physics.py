@@ -1,10 +1,12 @@
 """`evaluate` and `suggest` on the shared smoke run."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -14,9 +16,11 @@ from ternary_layer import Layer
 from bitsearch.cli import main
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
 from bitsearch.core.space import Group, Inventory
 from bitsearch.core.space import Layer as Linear
 from bitsearch.core.strategy import Configuration
+from bitsearch.core.task import DataFile, DataIdentity
 from bitsearch.models.showers import classifier, generator
 from bitsearch.network import catalogue
 from bitsearch.network.checkpoint import Checkpoint
@@ -44,7 +48,7 @@ def test_evaluate(smoke: SmokeRun, tmp_path: Path, capsys: Capture) -> None:
     model = smoke.folder.models / "default.onnx"
     assert call("evaluate", "--model", "caloinn", "--data", smoke.data, model, perfect, "--json") == 0
     content = json.loads(capsys.readouterr().out)
-    assert (content["dataset"], content["protocol"]) == ("ds1-photon", "fast")
+    assert (content["dataset"], content["preset"], content["protocol"]) == ("ds1-photon", "smoke", "fast")
     assert (content["reference"]["name"], content["reference"]["events"]) == (smoke.data.name, 600)
     ours, theirs = content["files"]
     assert set(ours["metrics"]) == {*METRICS, "lost_events"}
@@ -63,6 +67,93 @@ def test_evaluate_table_says_which_data(
     printed = capsys.readouterr().out
     for text in (smoke.data.name, "neither Geant4 nor CaloChallenge data", "fast protocol", "Classifier AUC"):
         assert text in " ".join(printed.split())
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A task that takes every file and measures nothing, so that a test sees what it was set up as."""
+
+    dataset: str
+    preset: str
+    evaluation: str = "fast"
+    model: str = "toy"
+    metrics: tuple[Metric, ...] = (
+        Metric("auc", "AUC", "", "maximize", ""),
+        Metric("mse", "MSE", "", "minimize", ""),
+    )
+
+    def inputs(self, batch: int, _seed: int = 0, seed: int = 0) -> dict[str, Any]:
+        return {"X": np.zeros((batch, 8), np.float32)}
+
+    def load(self, *_: Any) -> Any:
+        return SimpleNamespace(identity=DataIdentity(True, "Toys.", (DataFile("test", "toys.h5", 20, ""),)))
+
+    def evaluate(self, *_: Any) -> Any:
+        return {"auc": Quantity(0.75)}, Evaluation("digest", 20)
+
+    def yardsticks(self, _data: Any) -> tuple[Yardstick, ...]:
+        return (Yardstick("a constant", "mse", Quantity(0.25)),)
+
+
+class Entry(SimpleNamespace):
+    name, presets = "toy", ("smoke", "laptop", "paper")
+
+    def task(self, dataset: str | None, preset: str) -> Settled:
+        return Settled(dataset or "first", preset, "published" if preset == "paper" else "fast")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a file that says it is of data set `second` at preset smoke."""
+    monkeypatch.setattr(catalogue, "find", lambda _: Entry())
+    model = Layer.random(8, 3).model()
+    config = json.dumps({"preset": "smoke"})
+    onnx.helper.set_model_props(model, {"bitsearch.dataset": "second", "bitsearch.config": config})
+    onnx.save(model, tmp_path / "toy.onnx")
+    return tmp_path / "toy.onnx"
+
+
+@pytest.mark.parametrize(
+    ("flags", "dataset", "preset", "protocol"),
+    [
+        ([], "second", "smoke", "fast"),
+        (["--preset", "laptop"], "second", "laptop", "fast"),
+        (["--preset", "paper", "--dataset", "third"], "third", "paper", "full"),
+        (["--full"], "second", "smoke", "full"),
+    ],
+)
+def test_evaluate_takes_the_preset_from_the_file(
+    toy: Path, capsys: Capture, flags: list[str], dataset: str, preset: str, protocol: str
+) -> None:
+    assert call("evaluate", "--model", "toy", toy, *flags, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["dataset"], found["preset"], found["protocol"]) == (dataset, preset, protocol)
+    assert found["reference"]["statement"] == "Toys."
+
+
+def test_evaluate_puts_each_number_under_its_own_title(toy: Path, capsys: Capture) -> None:
+    """A simple estimator has no number of events and another metric: columns are the union of both."""
+    assert call("evaluate", "--model", "toy", toy) == 0
+    title, header, model, constant = capsys.readouterr().out.splitlines()
+    assert title.startswith("Against toys.h5, 20 events. Toys.")
+    assert header.split() == ["file", "events", "AUC", "MSE"]
+    assert model.split() == ["toy.onnx", "20", "0.7500"]
+    assert constant.split() == ["a", "constant", "alone", "0.2500"]
+    assert constant.index("0.2500") == header.index("MSE")
+
+
+def test_evaluate_refuses_files_of_two_presets(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    other = onnx.load(toy)
+    onnx.helper.set_model_props(other, {"bitsearch.config": json.dumps({"preset": "paper"})})
+    onnx.save(other, tmp_path / "other.onnx")
+    message = refusal(capsys, "evaluate", "--model", "toy", toy, tmp_path / "other.onnx")
+    assert "the files are of preset smoke and paper; choose one with --preset" in message
+
+
+def test_evaluate_has_one_protocol_for_jets(capsys: Capture, tmp_path: Path) -> None:
+    onnx.save(Layer.random(8, 3).model(), tmp_path / "any.onnx")
+    message = refusal(capsys, "evaluate", "--model", "pdat", "--full", tmp_path / "any.onnx")
+    assert "--full: pdat has one protocol at every preset; leave the flag out" in message
 
 
 def test_evaluate_refuses(smoke: SmokeRun, tmp_path: Path, capsys: Capture) -> None:

@@ -3,6 +3,6 @@
 One network makes the energies of the layers, the other distributes them over the voxels (Favaro et al., 2024).
 """
 
-from bitsearch.models.calodream.presets import DATASETS, PRESETS, task
+from bitsearch.models.calodream.presets import task
 
-__all__ = ["DATASETS", "PRESETS", "task"]
+__all__ = ["task"]

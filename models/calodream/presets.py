@@ -12,8 +12,6 @@ from bitsearch.models.showers.comparison import EvaluationSettings
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import Selection
 
-DATASETS = ("ds2",)
-PRESETS = ("smoke", "laptop", "paper")
 # Beyond 1/0.35 the logit of the scaled response is not defined.
 SELECTION = Selection((0.0, 2.8))
 

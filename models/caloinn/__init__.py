@@ -1,5 +1,5 @@
 """CaloINN: a normalising flow for calorimeter showers (Ernst et al., 2023), as quantised in BitHEP section 5.1."""
 
-from bitsearch.models.caloinn.presets import DATASETS, PRESETS, task
+from bitsearch.models.caloinn.presets import task
 
-__all__ = ["DATASETS", "PRESETS", "task"]
+__all__ = ["task"]

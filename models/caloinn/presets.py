@@ -9,9 +9,6 @@ from bitsearch.models.showers.comparison import EvaluationSettings
 from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import Selection
 
-DATASETS = ("ds1-photon", "ds1-pion", "ds2")
-PRESETS = ("smoke", "laptop", "paper")
-
 # The laptop keeps the twelve blocks: with fewer, random permutations leave coordinates that no block transforms.
 # Blocks, hidden width, bins; steps for reference, candidate and finalist; batch; finalists; evaluated events.
 SIZES = {

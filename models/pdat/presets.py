@@ -8,9 +8,6 @@ from bitsearch.core.task import Recipe, Recipes
 from bitsearch.models.pdat.network import Architecture
 from bitsearch.models.pdat.tasks import PDATTask
 
-DATASETS = ("quark-gluon",)
-PRESETS = ("smoke", "laptop", "paper")
-
 # Particles, neighbours, of which in feature space, widths of the edge convolutions and behind, widths of the pair
 # bias; steps for reference, candidate and finalist; batch; finalists; slots; jets. A step of the laptop's takes 0.12 s
 # on one core. Drawing the published dropout would take a tenth of it; few epochs leave it little to do.

@@ -1,5 +1,5 @@
 """SMEFTNet: a graph network for the decay-plane angle of boosted W bosons, as quantised in BitHEP section 4."""
 
-from bitsearch.models.smeftnet.presets import DATASETS, PRESETS, task
+from bitsearch.models.smeftnet.presets import task
 
-__all__ = ["DATASETS", "PRESETS", "task"]
+__all__ = ["task"]

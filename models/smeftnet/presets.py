@@ -6,9 +6,6 @@ from bitsearch.core.task import Recipe, Recipes
 from bitsearch.models.smeftnet.network import CLASS_DEFAULT, LAUNCH_SCRIPT, Architecture
 from bitsearch.models.smeftnet.tasks import SMEFTNetTask
 
-DATASETS = ("wz",)
-PRESETS = ("smoke", "laptop", "paper", "launch-script")
-
 # Particles; jets; batch; steps for reference, candidate and finalist; finalists; repetitions; batches to time.
 SIZES = {
     "smoke": (16, 1000, 64, (300, 4, 20), 1, 2, (1,)),
