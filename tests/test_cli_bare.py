@@ -116,7 +116,7 @@ def test_modules_of_the_extras_are_those_of_the_project() -> None:
     def required(extra: str) -> set[str]:
         if extra == "bitsearch":
             return set()
-        names = set()
+        names: set[str] = set()
         for text in PROJECT["optional-dependencies"][extra]:
             item = Requirement(text)
             inner = set().union(*map(required, item.extras)) if item.name == "bitsearch" else {item.name}
