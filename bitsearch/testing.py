@@ -191,9 +191,12 @@ class Contract:
             whole = trained(tmp_path / "whole").state_dict()
         assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
-    def test_exports_are_portable(self, exported: Exports) -> None:
-        """Every graph passes the full check, names its inputs and outputs, and takes any batch."""
-        for model in exported.models.values():
+    def test_exports_are_portable(self, laboratory: Laboratory, exported: Exports) -> None:
+        """Every graph passes the full check, has the inputs and outputs that it declared, and takes any batch."""
+        graphs = laboratory.task.graphs(exported.network)
+        for name, model in exported.models.items():
+            assert [item.name for item in model.graph.input] == list(graphs[name].inputs)
+            assert [item.name for item in model.graph.output] == list(graphs[name].outputs)
             onnx.checker.check_model(model, full_check=True)
             assert {prop.key for prop in model.metadata_props} >= {
                 "bitsearch.assignment",

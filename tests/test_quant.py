@@ -276,3 +276,58 @@ def test_inventory_counts_on_the_meta_device() -> None:
     ]
     # head 24 + 6, BatchNorm 6 + 6, body 36, the bias of tail 2.
     assert found.total_parameters == 80
+
+
+# --- part of a network, by patterns ------------------------------------------------------------------------------
+
+
+def blocks() -> nn.Sequential:
+    return nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ({"1": "binary"}, ["float32", "float32", "binary"]),
+        ({"0": "ternary"}, ["ternary", "ternary", "float32"]),
+        ({"0.*": "ternary", "1": "binary"}, ["ternary", "ternary", "binary"]),
+        ({"*": "ternary", "0.0": "ternary"}, ["ternary"] * 3),
+        ({}, ["float32"] * 3),
+    ],
+)
+def test_patterns_name_layers_and_modules(patterns: dict[str, str], expected: list[str]) -> None:
+    network = blocks()
+    before = dict(network.named_parameters())
+    assert quant.apply(network, patterns) is network
+    assert list(quant.precisions(network).values()) == expected
+    assert all(parameter is before[name] for name, parameter in network.named_parameters())
+
+
+def test_what_patterns_leave_out_keeps_its_precision() -> None:
+    network = quant.apply(blocks(), {"0.0": "binary"})
+    quant.apply(network, {"1": "ternary"})
+    assert list(quant.precisions(network).values()) == ["binary", "float32", "ternary"]
+    quant.apply(network, {"0": "float32"})
+    assert list(quant.precisions(network).values()) == ["float32", "float32", "ternary"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ({"2": "ternary"}, "no layer matches '2'; the network has 0.0, 0.2, 1"),
+        ({"0": "ternary", "*": "binary"}, r"layer 0.0 matches '0' \(ternary\) and '\*' \(binary\)"),
+        ({"0": "int3"}, "layer 0 has precision 'int3'; expected one of float32"),
+    ],
+)
+def test_patterns_that_do_not_fit_are_refused(patterns: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        quant.apply(blocks(), patterns)
+    with pytest.raises(ConfigurationError, match="linear layer itself"):
+        quant.apply(nn.Linear(2, 2), {"*": "ternary"})
+
+
+def test_a_layer_of_two_names_is_one_layer() -> None:
+    shared = nn.Linear(4, 4)
+    network = quant.apply(nn.ModuleDict({"a": shared, "b": shared}), {"a": "ternary"})
+    assert isinstance(network.get_submodule("b"), BitLinear)
+    assert network.get_submodule("a") is network.get_submodule("b")

@@ -1,5 +1,6 @@
 """The one thing that varies: which precision each linear layer has."""
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +46,34 @@ class Assignment(Mapping[str, Precision]):
             )
         return cls({layer: precision if layer in chosen else Precision.FLOAT32 for layer in layers})
 
+    @classmethod
+    def matching(
+        cls, patterns: Mapping[str, Precision | str], present: Mapping[str, Precision]
+    ) -> "Assignment":
+        """Give the layers `present` the precisions of the patterns that match them; the others keep theirs.
+
+        A pattern is a layer's name, that of a module around it, or a glob: `head`, `block.*`.
+
+        Raises:
+            ConfigurationError: a pattern matches no layer, or two of them want different precisions of one.
+        """
+        chosen: dict[str, tuple[str, Precision]] = {}
+        for pattern, value in patterns.items():
+            precision = _precision(pattern, value)
+            found = [layer for layer in present if _matches(layer, pattern)]
+            if not found:
+                raise ConfigurationError(
+                    f"no layer matches {pattern!r}; the network has {', '.join(present) or 'none'}"
+                )
+            for layer in found:
+                other, wanted = chosen.setdefault(layer, (pattern, precision))
+                if wanted is not precision:
+                    raise ConfigurationError(
+                        f"layer {layer} matches {other!r} ({wanted}) and {pattern!r} ({precision}); "
+                        "expected patterns that agree"
+                    )
+        return cls({layer: chosen[layer][1] if layer in chosen else old for layer, old in present.items()})
+
     @property
     def quantized(self) -> tuple[str, ...]:
         """Names of the layers that run in a low-bit precision."""
@@ -85,6 +114,10 @@ def digest(value: object) -> str:
     """Hash a JSON value independently of key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _matches(layer: str, pattern: str) -> bool:
+    return layer.startswith(f"{pattern}.") or fnmatch.fnmatchcase(layer, pattern)
 
 
 def _precision(layer: str, value: Precision | str) -> Precision:

@@ -6,11 +6,12 @@ parameters and turns each Linear into `TernaryMatMul` or standard operators, fol
 """
 
 import copy
+import inspect
 import json
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,35 +56,42 @@ def trace(graph: Graph) -> onnx.ModelProto:
     """Trace a graph into standard operators and Linear nodes; parameters become inputs named as in the state.
 
     Raises:
-        ExportError: a parameter lies outside of `graph.module.network`.
+        ExportError: a parameter lies outside of `graph.module.network`, or torch cannot trace the graph.
     """
     # Loops refuse parameters that need gradients.
     module = copy.deepcopy(graph.module).cpu().eval().requires_grad_(False)
     network = module.get_submodule(PREFIX.rstrip("."))
-    for name, linear in list(quant.linear_layers(network)):
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, _LinearNode(name, linear))
+    if taken := sorted({*graph.inputs, *graph.outputs}.intersection(network.state_dict())):
+        raise ExportError(f"input or output {taken[0]} has the name of a parameter; expected another name")
+    quant.replace_layers(network, _LinearNode)
     batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in graph.inputs)
+    # torch wants the shapes nested as the arguments are: `*inputs` is one tuple.
+    rest = inspect.getfullargspec(module.forward).varargs is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for chatty in ("torch.onnx", "onnx_ir", "onnxscript"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            module,
-            # Copies, since torch takes one tensor given for two inputs for a single input.
-            tuple(value.clone() for value in graph.inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=tuple({0: batch} for _ in graph.inputs),
-            optimize=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                # Copies, since torch takes one tensor given for two inputs for a single input.
+                tuple(value.clone() for value in graph.inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamic_shapes=(shapes,) if rest else shapes,
+                optimize=False,
+                verbose=False,
+            )
+        except Exception as error:  # torch has no class of its own for what a network does wrong
+            raise ExportError(f"torch cannot trace the network: {_cause(error)}") from error
     if program is None:
         raise ExportError("torch.onnx.export returned nothing; expected a program")
     model = program.model
-    for value in model.graph.inputs:
+    for value, name in zip(model.graph.inputs, graph.inputs, strict=True):
+        value.name = name  # torch gives an input that is returned as it is the output's name
         if value.shape is None or isinstance(value.shape[0], int):
             raise ExportError(
                 f"tracing fixed the batch of input {value.name} to {value.shape}; expected it dynamic"
@@ -99,6 +107,7 @@ def trace(graph: Graph) -> onnx.ModelProto:
         elif name in dict(module.named_parameters()):
             raise ExportError(f"parameter {name} lies outside of the module's `network`; expected it inside")
     _simplify(model)
+    _keep_outputs(model.graph, graph.outputs)
     model.graph.doc_string = graph.doc
     _forget_origin(model)
     return ir.to_proto(model)
@@ -109,9 +118,11 @@ def lower(
     state: State,
     assignment: Assignment,
     metadata: Metadata,
-    act_qmax: float = 127.0,
+    act_qmax: float | Mapping[str, float] = 127.0,
 ) -> onnx.ModelProto:
     """Fill a trace with trained parameters and give every linear layer its assigned precision.
+
+    Inputs and outputs keep the names that the graph declared.
 
     Raises:
         ExportError: the trace and the assignment or the parameters do not fit.
@@ -129,7 +140,8 @@ def lower(
     if unknown := set(uses).difference(assignment):
         raise ExportError(f"the assignment lacks {sorted(unknown)}, which the traced network holds")
     for name, use, node in nodes:
-        _lower_linear(graph, node, name, use, state, assignment[name], act_qmax)
+        largest = act_qmax if isinstance(act_qmax, float) else act_qmax[name]
+        _lower_linear(graph, node, name, use, state, assignment[name], largest)
     for name, value in parameters.items():
         graph.inputs.remove(value)
         if value.uses():
@@ -215,7 +227,7 @@ def _lower_linear(
     parameters = [state[value.name or ""].detach().cpu() for value in node.inputs[1:] if value is not None]
     last = node
     normalization, folded = None, ""
-    if (behind := _batch_norm_behind(node)) is not None:
+    if (behind := _batch_norm_behind(node, state)) is not None:
         values = [state[value.name or ""].detach().cpu() for value in behind.inputs[1:] if value is not None]
         gain, shift, mean, variance = values
         normalization = Normalization(gain, shift, mean, variance, behind.attributes["epsilon"].as_float())
@@ -243,7 +255,8 @@ def _lower_linear(
         new = [product, ir.node("Add", [product.outputs[0], bias])]
     new[-1].name = f"{name}{USE}{use}" if use else name
     new[-1].metadata_props[FOLDED] = folded
-    new[-1].outputs[0].name = f"{name}.output{use or ''}"
+    declared = last.outputs[0] in graph.outputs
+    new[-1].outputs[0].name = last.outputs[0].name if declared else f"{name}.output{use or ''}"
     new[-1].outputs[0].shape, new[-1].outputs[0].type = last.outputs[0].shape, last.outputs[0].type
     # The node may lie in the body of a loop; its weights are constants of the main graph all the same.
     body = node.graph
@@ -251,6 +264,29 @@ def _lower_linear(
     body.insert_before(node, new)
     last.outputs[0].replace_all_uses_with(new[-1].outputs[0], replace_graph_outputs=True)
     body.remove([last, node] if last is not node else node, safe=True)
+
+
+def _keep_outputs(graph: ir.Graph, declared: Sequence[str]) -> None:
+    """Give every output a value of its own under its declared name; networks may return one twice, or an input."""
+    if len(declared) != len(graph.outputs):
+        raise ExportError(f"the network returns {len(graph.outputs)} tensors; expected {', '.join(declared)}")
+    taken: set[int] = {id(value) for value in graph.inputs}
+    for index, (value, name) in enumerate(zip(list(graph.outputs), declared, strict=True)):
+        if id(value) in taken or value.name in graph.initializers:
+            copied = ir.node("Identity", [value])
+            copied.outputs[0].shape, copied.outputs[0].type = value.shape, value.type
+            graph.append(copied)
+            graph.outputs[index] = value = copied.outputs[0]
+        taken.add(id(value))
+        value.name = name
+
+
+def _cause(error: BaseException) -> str:
+    """Take the first line of what lies at the bottom of a chain of exceptions."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
 
 
 def _initializers(graph: ir.Graph, layer: str, arrays: Mapping[str, NDArray[np.generic]]) -> list[ir.Value]:
@@ -271,12 +307,15 @@ def _initializers(graph: ir.Graph, layer: str, arrays: Mapping[str, NDArray[np.g
     return values
 
 
-def _batch_norm_behind(node: ir.Node) -> ir.Node | None:
-    """Find a BatchNorm that alone reads the node's output."""
-    uses = list(node.outputs[0].uses())
-    if len(uses) == 1 and uses[0].node.op_type == "BatchNormalization":
-        return uses[0].node
-    return None
+def _batch_norm_behind(node: ir.Node, state: State) -> ir.Node | None:
+    """Find a BatchNorm over the features that alone reads the node's output and has parameters of its own."""
+    output = node.outputs[0]
+    uses = list(output.uses())
+    if len(uses) != 1 or output.is_graph_output() or len(output.shape or ()) != 2:
+        return None
+    behind = uses[0].node
+    trained = all(value is not None and value.name in state for value in behind.inputs[1:])
+    return behind if behind.op_type == "BatchNormalization" and trained else None
 
 
 def _simplify(model: ir.Model) -> None:

@@ -1,14 +1,16 @@
 """Quantisation-aware linear layers, applied to any network from outside (BitHEP Eqs. (1)-(3))."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.precision import Precision
 from bitsearch.core.space import Inventory, Layer
+from bitsearch.network.convert import convert, declined, reason
 
 SMALLEST_SCALE = 1e-8
 
@@ -94,26 +96,59 @@ class BitLinear(nn.Linear):
 
 
 def linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield every linear layer with its name, in the order in which the network holds them."""
+    """Yield every layer that can be low-bit with its name, in the order in which the network holds them."""
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and reason(module) is None:
             yield name, module
 
 
-def apply(network: nn.Module, assignment: Assignment, act_qmax: float = 127.0) -> nn.Module:
-    """Give every linear layer of `network` its assigned precision, in place, and return the network.
+def apply(
+    network: nn.Module, assignment: Mapping[str, Precision | str], act_qmax: float = 127.0
+) -> nn.Module:
+    """Give linear layers of `network` their assigned precisions, in place, and return the network.
 
-    Parameters are kept as the same tensors, so optimisers and state dicts stay valid.
+    An `Assignment` names every layer. Any other mapping may name some, also by patterns such as `{"block.*":
+    "ternary"}`; 1x1 convolutions and attentions that it matches count as linear layers (see `convert`). Parameters
+    of linear layers are kept as the same tensors, so optimisers and state dicts stay valid.
 
     Raises:
-        ConfigurationError: the assignment does not name exactly the network's linear layers.
+        ConfigurationError: a name or pattern fits no layer, or an `Assignment` lacks one.
     """
-    layers = dict(linear_layers(network))
-    assignment.require(layers)
-    for name, linear in layers.items():
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, _with_precision(linear, assignment[name], act_qmax))
+    if isinstance(assignment, Assignment):
+        assignment.require(dict(linear_layers(network)))
+    else:
+        assignment = _matching(network, assignment)
+    replace_layers(network, lambda name, linear: _with_precision(linear, assignment[name], act_qmax))
     return network
+
+
+def replace_layers(network: nn.Module, replacement: Callable[[str, nn.Linear], nn.Module]) -> None:
+    """Put another module in the place of every linear layer; one that has several names gets one replacement."""
+    made: dict[int, nn.Module] = {}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(module, nn.Linear) and reason(module) is None:
+            if id(module) not in made:
+                made[id(module)] = replacement(name, module)
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, made[id(module)])
+
+
+def precisions(network: nn.Module) -> Assignment:
+    """Give the precision that every linear layer has."""
+    return Assignment(
+        {name: getattr(layer, "precision", Precision.FLOAT32) for name, layer in linear_layers(network)}
+    )
+
+
+def _matching(network: nn.Module, patterns: Mapping[str, Precision | str]) -> Assignment:
+    """Find what patterns name; say why where that cannot be low-bit."""
+    if isinstance(network, nn.Linear):
+        raise ConfigurationError("the network is a linear layer itself; expected it inside of a module")
+    wanted = Assignment(patterns)
+    for name, why in declined(network):
+        if name in wanted.quantized:
+            raise ConfigurationError(f"{name} stays in float32: {why}")
+    return Assignment.matching(wanted, precisions(convert(network)))
 
 
 def inventory(network: nn.Module) -> Inventory:
