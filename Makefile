@@ -7,7 +7,7 @@ SOURCES := $(wildcard ops/*.h ops/*/*.cc ops/*/*.h) ops/CMakeLists.txt ops/onnxr
 SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/local/include/onnxruntime_c_api.h)
 
 # The operators and their fuzzers, which need neither onnxruntime nor Python, only its headers.
-OPERATORS := $(wildcard ops/*/*.cc)
+OPERATORS := $(filter-out %/preload.cc,$(wildcard ops/*/*.cc))
 NATIVE_HEADERS := $(wildcard ops/*.h ops/*/*.h tests/native/*.h)
 NATIVE_FLAGS := -Iops $(addprefix -isystem ,$(HEADERS)) -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
 HEADERS = $(ONNXRUNTIME_INCLUDE_DIR) $(dir $(SYSTEM_HEADERS)) .build/onnxruntime/include

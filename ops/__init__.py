@@ -6,7 +6,16 @@ if __name__ != "bitsearch.ops":
 from bitsearch.ops.domain import DOMAIN, VERSION
 from bitsearch.ops.errors import OperatorError
 from bitsearch.ops.functions import add_functions
-from bitsearch.ops.library import Kernel, kernels, library_path, register, session
+from bitsearch.ops.library import (
+    Kernel,
+    cmake_path,
+    include_path,
+    kernels,
+    library_path,
+    preload_path,
+    register,
+    session,
+)
 from bitsearch.ops.monotone_spline.function import monotone_spline_function
 from bitsearch.ops.ternary_matmul.function import ternary_matmul_function
 
@@ -16,8 +25,11 @@ __all__ = [
     "Kernel",
     "OperatorError",
     "add_functions",
+    "cmake_path",
+    "include_path",
     "kernels",
     "library_path",
+    "preload_path",
     "monotone_spline_function",
     "register",
     "session",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FILE = "libbitsearch_ops.so"
+_PRELOAD = "libbitsearch_preload.so"
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,44 @@ def library_path() -> Path:
     Raises:
         OperatorError: the package was installed without it.
     """
-    # An editable install has two folders: the sources, and the one the library was installed to.
+    return _installed(_FILE)
+
+
+def preload_path() -> Path:
+    """Find the library for `LD_PRELOAD`, which gives the operators to programs that cannot be changed.
+
+    Raises:
+        OperatorError: the package was installed without it.
+    """
+    return _installed(_PRELOAD)
+
+
+def cmake_path() -> Path:
+    """Find the folder of `bitsearch-config.cmake`, for `CMAKE_PREFIX_PATH`.
+
+    Raises:
+        OperatorError: the package was installed without it.
+    """
+    return _installed("cmake")
+
+
+def include_path() -> Path:
+    """Find the folder to include `bitsearch/ops.h` from.
+
+    Raises:
+        OperatorError: the package was installed without it.
+    """
+    return _installed("include")
+
+
+def _installed(name: str) -> Path:
+    # An editable install has two folders: the sources, and the one that libraries were installed to.
     folders = [Path(folder) for folder in sys.modules["bitsearch.ops"].__path__]
     for folder in folders:
-        if (folder / _FILE).is_file():
-            return folder / _FILE
+        if (folder / name).exists():
+            return folder / name
     found = ", ".join(map(str, folders))
-    raise OperatorError(f"{_FILE}: found none in {found}, expected one: install bitsearch again")
+    raise OperatorError(f"{name}: found none in {found}, expected one: install bitsearch again")
 
 
 def kernels() -> list[Kernel]:

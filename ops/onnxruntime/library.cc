@@ -1,10 +1,16 @@
 // What the shared library exports.
-#include <mutex>
+#include <new>
 
 #include "monotone_spline/op.h"
 #include "onnxruntime/ort.h"
 #include "ternary_matmul/kernel.h"
 #include "ternary_matmul/op.h"
+
+// gcc 12's headers call it; libstdc++ has it from GLIBCXX_3.4.29 (EL9) on. Own,
+// the library also loads on EL8.
+namespace std {
+void __throw_bad_array_new_length() { throw std::bad_array_new_length(); }
+}  // namespace std
 
 namespace {
 
@@ -33,9 +39,11 @@ OrtCustomOpDomain* Domain() {
 // Idempotent.
 EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                     const OrtApiBase* base) {
-  static std::once_flag once;
-  std::call_once(once, [&] { api = base->GetApi(bitsearch::kApiVersion); });
-  if (!api)
+  static const bool known = [&] {
+    api = base->GetApi(bitsearch::kApiVersion);
+    return api != nullptr;
+  }();
+  if (!known)
     return base->GetApi(1)->CreateStatus(
         ORT_FAIL, "bitsearch: found an onnxruntime older than 1.17");
   return bitsearch::Guard("bitsearch", [&] {

@@ -1,0 +1,116 @@
+"""C++ programs: the example through CMake, programs that cannot be changed through `LD_PRELOAD`, old systems."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ternary_layer import Layer
+
+from bitsearch import ops
+
+ROOT = Path(__file__).parents[1]
+HEADERS = [
+    Path(folder)
+    for folder in (
+        os.environ.get("ONNXRUNTIME_INCLUDE_DIR", ""),
+        ROOT / ".build/onnxruntime/include",
+        "/usr/include/onnxruntime",
+        "/usr/local/include",
+    )
+    if folder and (Path(folder) / "onnxruntime_cxx_api.h").exists()
+]
+RUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
+needs_cpp = pytest.mark.skipif(
+    not HEADERS or RUNTIME is None, reason="needs onnxruntime's C++ headers and its library in the wheel"
+)
+LAYER = Layer.random(100, 70)
+OLDEST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 25), "CXXABI": (1, 3, 11)}  # EL8's
+
+
+def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in words], env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def bare_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file without the function body: only the library can run it."""
+    path = tmp_path_factory.mktemp("model") / "bare.onnx"
+    onnx.save(LAYER.model(portable=False), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("sessions") / "sessions"
+    source = ROOT / "tests/native/sessions.cc"
+    done = run("g++", "-std=c++17", "-O1", source, f"-I{HEADERS[0]}", RUNTIME, "-pthread", "-o", program,
+               f"-Wl,-rpath,{RUNTIME and RUNTIME.parent}")
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+@needs_cpp
+def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Path) -> None:
+    for step in (
+        (
+            "cmake", "-S", ROOT / "examples/cpp", "-B", tmp_path / "build",
+            f"-DCMAKE_PREFIX_PATH={ops.cmake_path()}",
+            f"-DBITSEARCH_OPS_LIBRARY={ops.library_path()}",  # an editable install has it elsewhere
+            f"-DONNXRUNTIME_INCLUDE={HEADERS[0]}",
+            f"-DONNXRUNTIME_LIBRARY={RUNTIME}",
+        ),
+        ("cmake", "--build", tmp_path / "build"),
+    ):  # fmt: skip
+        done = run(*step)
+        assert done.returncode == 0, done.stdout + done.stderr
+    x = np.random.default_rng(0).normal(size=(7, LAYER.K)).astype(np.float32)
+    x.tofile(tmp_path / "x")
+    done = run(tmp_path / "build/serve", bare_model, tmp_path / "y", tmp_path / "x")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"490 numbers, \S+ us a call\n", done.stdout)
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "y", np.float32).reshape(7, 70), LAYER.expect(x))
+    done = run(tmp_path / "build/serve", bare_model, tmp_path / "y")
+    assert (done.returncode, done.stderr) == (1, "serve: found 0 inputs, expected 1\n")
+
+
+@needs_cpp
+def test_preload_gives_operators_to_a_program_that_knows_nothing(sessions: Path, bare_model: Path) -> None:
+    without = run(sessions, bare_model, 1)
+    assert without.returncode == 1
+    assert "com.bithep" in without.stderr
+    done = run(sessions, bare_model, 4, LD_PRELOAD=str(ops.preload_path()))
+    assert done.returncode == 0, done.stderr
+    expected = LAYER.expect(np.ones((3, LAYER.K), np.float32)).sum(dtype=np.float64)
+    assert [float(line) for line in done.stdout.split()] == [pytest.approx(expected, rel=1e-7)]
+
+
+@needs_cpp
+def test_preload_says_why_it_does_nothing(sessions: Path, tmp_path: Path) -> None:
+    """A kernel that does not exist: one line, and the session goes without."""
+    model = tmp_path / "portable.onnx"
+    onnx.save(LAYER.model(), model)
+    done = run(sessions, model, 1, LD_PRELOAD=str(ops.preload_path()), BITSEARCH_KERNEL="abacus")
+    assert done.returncode == 0, done.stderr
+    assert re.search("bitsearch_preload: a session goes without the operators: .*found 'abacus'", done.stderr)
+
+
+def test_preload_leaves_other_programs_alone() -> None:
+    done = run("/bin/echo", "hello", LD_PRELOAD=str(ops.preload_path()))
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+
+
+@pytest.mark.parametrize("library", [ops.library_path(), ops.preload_path()], ids=lambda path: path.name)
+def test_libraries_load_on_old_systems(library: Path) -> None:
+    """No symbol is younger than EL8's glibc 2.28 and libstdc++ of gcc 8."""
+    names = run("objdump", "-T", library).stdout
+    found = re.findall(r"\b(GLIBC|GLIBCXX|CXXABI)_(\d[\d.]*)", names)
+    assert found
+    for name, version in found:
+        assert tuple(map(int, version.split("."))) <= OLDEST[name], f"{library.name} needs {name}_{version}"
