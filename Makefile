@@ -28,7 +28,7 @@ test: lint
 lint: .venv/.installed types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror ops/*.h ops/*/*.cc ops/*/*.h tests/native/* benchmarks/*.cc
+	$(BIN)/clang-format --dry-run --Werror ops/*.h ops/*/*.cc ops/*/*.h ops/include/*/*.h tests/native/* benchmarks/*.cc examples/*/*.cc
 
 # mypy cannot see through an editable install: it gets the tree as it is installed.
 types: .venv/.installed

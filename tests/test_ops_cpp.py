@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from ternary_layer import Layer
 
 from bitsearch import ops
+from bitsearch.cli import main
 
 ROOT = Path(__file__).parents[1]
+CMAKE = Path(sys.executable).parent / "cmake"
 HEADERS = [
     Path(folder)
     for folder in (
@@ -47,26 +50,34 @@ def bare_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's onnxruntime under the name that programs look for."""
+    assert RUNTIME
+    link = tmp_path_factory.mktemp("runtime") / "libonnxruntime.so.1"
+    link.symlink_to(RUNTIME)
+    return link
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Path:
     program = tmp_path_factory.mktemp("sessions") / "sessions"
-    source = ROOT / "tests/native/sessions.cc"
-    done = run("g++", "-std=c++17", "-O1", source, f"-I{HEADERS[0]}", RUNTIME, "-pthread", "-o", program,
-               f"-Wl,-rpath,{RUNTIME and RUNTIME.parent}")
+    source, search = ROOT / "tests/native/sessions.cc", f"-Wl,-rpath,{runtime.parent}"
+    done = run("g++", "-std=c++17", source, f"-I{HEADERS[0]}", runtime, search, "-pthread", "-o", program)
     assert done.returncode == 0, done.stderr
     return program
 
 
 @needs_cpp
-def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Path) -> None:
+def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Path, runtime: Path) -> None:
     for step in (
         (
-            "cmake", "-S", ROOT / "examples/cpp", "-B", tmp_path / "build",
+            CMAKE, "-S", ROOT / "examples/cpp", "-B", tmp_path / "build",
             f"-DCMAKE_PREFIX_PATH={ops.cmake_path()}",
             f"-DBITSEARCH_OPS_LIBRARY={ops.library_path()}",  # an editable install has it elsewhere
             f"-DONNXRUNTIME_INCLUDE={HEADERS[0]}",
-            f"-DONNXRUNTIME_LIBRARY={RUNTIME}",
+            f"-DONNXRUNTIME_LIBRARY={runtime}",
         ),
-        ("cmake", "--build", tmp_path / "build"),
+        (CMAKE, "--build", tmp_path / "build"),
     ):  # fmt: skip
         done = run(*step)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -76,8 +87,8 @@ def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Pat
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"490 numbers, \S+ us a call\n", done.stdout)
     np.testing.assert_array_equal(np.fromfile(tmp_path / "y", np.float32).reshape(7, 70), LAYER.expect(x))
-    done = run(tmp_path / "build/serve", bare_model, tmp_path / "y")
-    assert (done.returncode, done.stderr) == (1, "serve: found 0 inputs, expected 1\n")
+    done = run(tmp_path / "build/serve", bare_model, tmp_path / "y", tmp_path / "x", tmp_path / "x")
+    assert (done.returncode, done.stderr) == (1, "serve: found 2 inputs, expected 1\n")
 
 
 @needs_cpp
@@ -114,3 +125,21 @@ def test_libraries_load_on_old_systems(library: Path) -> None:
     assert found
     for name, version in found:
         assert tuple(map(int, version.split("."))) <= OLDEST[name], f"{library.name} needs {name}_{version}"
+
+
+@pytest.mark.parametrize(
+    ("flag", "ends"),
+    [
+        ([], "libbitsearch_ops.so"),
+        (["--path"], "libbitsearch_ops.so"),
+        (["--preload"], "libbitsearch_preload.so"),
+        (["--include"], "bitsearch/ops.h"),
+        (["--cmake-dir"], "bitsearch-config.cmake"),
+    ],
+)
+def test_the_command_line_says_where_things_are(
+    flag: list[str], ends: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ops", *flag]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert str(path).endswith(ends) if path.is_file() else (path / ends).is_file()

@@ -73,7 +73,11 @@ def test_distributions_hold_what_they_should(built: Path) -> None:
     for folder in ("ternary_matmul", "monotone_spline"):
         found = {name.rpartition("/")[2] for name in names if name.startswith(f"bitsearch/ops/{folder}/")}
         assert found == operators
-    assert not {name for name in names if name.endswith((".cc", ".h", ".map", "CMakeLists.txt", ".pyc"))}
+    sources = {name for name in names if name.endswith((".cc", ".h", ".map", "CMakeLists.txt", ".pyc"))}
+    assert sources == {"bitsearch/ops/include/bitsearch/ops.h"}
+    assert {
+        f"bitsearch/ops/{name}" for name in ("libbitsearch_preload.so", "cmake/bitsearch-config.cmake")
+    } <= names
     assert not {name for name in names if "fetch_headers" in name}
 
 

@@ -50,9 +50,11 @@ Takes 15 blocks a batch size: seconds for small networks, minutes for large ones
 
 
 OPS = """\
-Print the path of the operator library: what C++ programs give to RegisterCustomOpsLibrary.
+Print the path of the operator library, which C++ programs give to RegisterCustomOpsLibrary, or of what else they need.
 
   bitsearch ops
+  LD_PRELOAD=$(bitsearch ops --preload) ./program-that-cannot-be-changed
+  cmake -DCMAKE_PREFIX_PATH=$(bitsearch ops --cmake-dir) ...
 
 Takes a second.
 """
@@ -108,6 +110,16 @@ def bench_options(verb: argparse.ArgumentParser) -> None:
 
 def ops_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `ops`."""
+    which = verb.add_mutually_exclusive_group()
+    for name, text in (
+        ("path", "the operator library (default)"),
+        ("preload", "the library for LD_PRELOAD"),
+        ("include", "the folder of bitsearch/ops.h"),
+        ("cmake-dir", "the folder for CMAKE_PREFIX_PATH"),
+    ):
+        which.add_argument(
+            f"--{name}", dest="what", action="store_const", const=name, default="path", help=text
+        )
     add_json(verb)
 
 
@@ -340,11 +352,22 @@ def _known_inputs() -> "Known | None":
 
 
 def ops(arguments: argparse.Namespace) -> None:
-    """Print where the library lies."""
-    from bitsearch.ops import library_path
+    """Print where the library, or what else C++ programs need, lies."""
+    from bitsearch import ops
 
-    path = str(library_path())
     if arguments.json:
-        show(True, {"library": path}, "", [])
-    else:
-        sys.stdout.write(path + "\n")
+        paths = {
+            "library": ops.library_path(),
+            "preload": ops.preload_path(),
+            "include": ops.include_path(),
+            "cmake_dir": ops.cmake_path(),
+        }
+        show(True, {name: str(path) for name, path in paths.items()}, "", [])
+        return
+    find = {
+        "path": ops.library_path,
+        "preload": ops.preload_path,
+        "include": ops.include_path,
+        "cmake-dir": ops.cmake_path,
+    }
+    sys.stdout.write(f"{find[arguments.what]()}\n")
