@@ -37,7 +37,7 @@ def verify(network: nn.Module, x: torch.Tensor) -> None:
     layer = network[0]  # type: ignore[index]
     if not isinstance(layer, quant.BitLinear):
         return
-    codes, scale = quant.quantize_weight(layer.weight.detach(), layer.precision)
+    codes, scale = quant.round_rows(layer.weight.detach(), layer.rounding, layer.precision)
     packed = reference.pack(codes.numpy().astype(np.int8))
     expected = reference.ternary_matmul(
         x.numpy(), packed, scale.numpy(), layer.bias.detach().numpy(), K=layer.in_features

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.rounding import Rounding
+from bitsearch.core.task import Recipe, Recipes
 from bitsearch.models.caloinn.coupling import CouplingBlock
 from bitsearch.network import catalogue, quant
 
@@ -201,3 +203,46 @@ def test_executed_fraction_leaves_idle_layers_out() -> None:
     both = everything.fractions(assignment), found.fractions(assignment)
     assert both[0].fraction == both[1].fraction
     assert both[0].executed_fraction != both[1].executed_fraction
+
+
+@pytest.mark.parametrize(
+    ("preset", "recipe", "expected"),
+    [
+        ("smoke", None, "improved"),
+        ("smoke", "paper", "paper"),
+        ("paper", None, "paper"),
+        ("paper", "improved", "improved"),
+    ],
+)
+def test_below_the_papers_preset_the_recipe_is_the_improved_one(
+    preset: str, recipe: str | None, expected: str
+) -> None:
+    task = catalogue.find("caloinn").task(None, preset, recipe)
+    assert task.recipes.name == task.settings["recipes"]["name"] == expected
+    rounding = task.recipes.roundings(["blocks.0.subnet.layers.0"])
+    kind = Rounding.OPTIMAL if expected == "improved" else Rounding.PAPER
+    assert rounding == {"blocks.0.subnet.layers.0": kind}
+
+
+def test_the_first_pattern_that_matches_tells_how_a_layer_rounds() -> None:
+    recipe = Recipe(1, 1, 1e-3, 0.0, 1e-8)
+    recipes = Recipes(recipe, recipe, recipe, 1, 1).improved(
+        ("energy.*", Rounding.OPTIMAL), ("*.final", Rounding.MEAN), quantized_rate=3.0
+    )
+    assert recipes.roundings(["energy.final", "shape.final", "shape.in"]) == {
+        "energy.final": Rounding.OPTIMAL,
+        "shape.final": Rounding.MEAN,
+        "shape.in": Rounding.PAPER,
+    }
+    assert (recipes.reference, recipes.candidate.quantized_rate, recipes.final.quantized_rate) == (
+        recipe,
+        3.0,
+        3.0,
+    )
+
+
+def test_models_without_an_improved_recipe_say_so() -> None:
+    entry = catalogue.find(str(Path(__file__).parent / "user_model" / "mine.py"))
+    assert entry.task(None, entry.presets[0]).recipes.name == "paper"
+    with pytest.raises(ConfigurationError, match="has no recipe 'improved'"):
+        entry.task(None, entry.presets[0], "improved")

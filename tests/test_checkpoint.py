@@ -10,6 +10,7 @@ from torch import nn
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
+from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import checkpoint
 from bitsearch.network.checkpoint import Checkpoint
@@ -20,14 +21,27 @@ CONFIGURATION = Configuration(Assignment({"a": "ternary"}), {"permutation": "ran
 
 @pytest.mark.parametrize("strategy", ["all", None])
 def test_comes_back(tmp_path: Path, strategy: str | None) -> None:
-    saved = Checkpoint("caloinn", "ds2", "smoke", CONFIGURATION, strategy, 7, STATE)
+    saved = Checkpoint(
+        "caloinn", "ds2", "smoke", CONFIGURATION, strategy, 7, STATE, "improved", {"a": Rounding.MEAN}
+    )
     saved.save(tmp_path / "new" / "c.pt")
     found = checkpoint.read(tmp_path / "new" / "c.pt")
     assert isinstance(found, Checkpoint)
     assert (found.model, found.dataset, found.preset, found.seed) == ("caloinn", "ds2", "smoke", 7)
     assert (found.configuration, found.strategy) == (CONFIGURATION, strategy)
+    assert (found.recipe, found.rounding) == ("improved", {"a": Rounding.MEAN})
     assert found.state.keys() == STATE.keys()
     assert all(torch.equal(found.state[name], value) for name, value in STATE.items())
+
+
+def test_without_a_recipe_it_was_trained_by_the_papers(tmp_path: Path) -> None:
+    Checkpoint("caloinn", "ds2", "smoke", CONFIGURATION, None, 7, STATE).save(tmp_path / "c.pt")
+    content = torch.load(tmp_path / "c.pt", weights_only=True)
+    del content["recipe"], content["rounding"]
+    torch.save(content, tmp_path / "c.pt")
+    found = checkpoint.read(tmp_path / "c.pt")
+    assert isinstance(found, Checkpoint)
+    assert (found.recipe, found.rounding) == ("paper", {})
 
 
 @pytest.mark.parametrize("content", [STATE, {"epoch": 3, "net": STATE}, {"net": STATE, "opt": {"lr": 1.0}}])

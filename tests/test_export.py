@@ -22,6 +22,7 @@ from bitsearch import ops
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ExportError
 from bitsearch.core.precision import Precision
+from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
 from bitsearch.network import catalogue, export, quant
 from bitsearch.network.export import Metadata, Normalization, fold
@@ -154,11 +155,11 @@ def test_file_names_no_path_of_the_machine(bench: Bench, graph: str) -> None:
 @pytest.mark.parametrize("strategy", ["nncentral", "all"])
 def test_codes_are_those_of_the_latent_weights(bench: Bench, strategy: str) -> None:
     network, model = bench.export(strategy, "sampler")
-    arrays = initializers(model)
+    arrays, rounding = initializers(model), quant.roundings(network)
     for node in nodes(model, "TernaryMatMul"):
         weight = network.get_submodule(node.name).weight
         assert isinstance(weight, Tensor)
-        codes, _ = quant.quantize_weight(weight.detach())
+        codes, _ = quant.round_rows(weight.detach(), rounding[node.name])
         packed, scale = arrays[node.input[1]], arrays[node.input[2]]
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         assert attributes == {"K": weight.shape[1], "act_qmax": 127.0}
@@ -278,10 +279,13 @@ def template() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("act_qmax", [127.0, 128.0])
-def test_layers_of_every_kind(template: onnx.ModelProto, precision: Precision, act_qmax: float) -> None:
-    assignment = Assignment.of(LAYERS, LAYERS, precision)
-    network = quant.apply(toy(), assignment, act_qmax).eval()
-    model = export.lower(template, network.state_dict(), assignment, METADATA, act_qmax)
+@pytest.mark.parametrize("kind", Rounding)
+def test_layers_of_every_kind(
+    template: onnx.ModelProto, kind: Rounding, precision: Precision, act_qmax: float
+) -> None:
+    assignment, rounding = Assignment.of(LAYERS, LAYERS, precision), dict.fromkeys(LAYERS, kind)
+    network = quant.apply(toy(), assignment, act_qmax, rounding).eval()
+    model = export.lower(template, network.state_dict(), assignment, METADATA, act_qmax, rounding)
     onnx.checker.check_model(model, full_check=True)
     x = torch.randn(50, 5)
     with torch.no_grad():
@@ -374,7 +378,7 @@ def test_folding_is_exact_to_a_few_ulp(precision: Precision, normalized: bool, b
         precision,
         behind if normalized else None,
     )
-    codes, beta = quant.quantize_weight(linear.weight.detach(), precision)
+    codes, beta = quant.round_rows(linear.weight.detach(), Rounding.PAPER, precision)
     if precision.is_quantized:
         assert folded.scale is not None
         assert folded.scale.dtype == np.float32

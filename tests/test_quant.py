@@ -1,6 +1,7 @@
 """`BitLinear` is the operator in the forward pass and the paper's straight-through rule in the backward pass."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.precision import Precision
+from bitsearch.core.rounding import Rounding, round_rows
 from bitsearch.network import quant
 from bitsearch.network.quant import BitLinear
 from bitsearch.onnxfile.truths import hostile_rows
@@ -34,20 +36,28 @@ ROWS: dict[str, Callable[[int], list[float]]] = {
 }
 
 
-def layer(k: int, n: int, precision: Precision, act_qmax: float, seed: int, bias: bool = True) -> BitLinear:
+def layer(
+    k: int,
+    n: int,
+    precision: Precision,
+    act_qmax: float,
+    seed: int,
+    bias: bool = True,
+    rounding: Rounding = Rounding.PAPER,
+) -> BitLinear:
     torch.manual_seed(seed)
-    made = BitLinear(k, n, bias, precision=precision, act_qmax=act_qmax)
+    made = BitLinear(k, n, bias, precision=precision, rounding=rounding, act_qmax=act_qmax)
     with torch.no_grad():
         made.weight.mul_(10.0 ** (seed % 7 - 3))
     return made
 
 
 def by_operator(bit: BitLinear, x: Tensor) -> NDArray[np.float32]:
-    codes, scale = quant.quantize_weight(bit.weight.detach(), bit.precision)
+    codes, scale = round_rows(bit.weight.detach().numpy(), bit.rounding, bit.precision)
     return ternary_matmul(
         x.numpy(),
-        pack(codes.numpy().astype(np.int8)),
-        scale.numpy(),
+        pack(codes),
+        scale,
         None if bit.bias is None else bit.bias.detach().numpy(),
         K=bit.in_features,
         act_qmax=bit.act_qmax,
@@ -62,7 +72,8 @@ def cases(draw: st.DrawFn) -> tuple[NDArray[np.float32], BitLinear]:
     rows = draw(st.lists(usual | odd, max_size=4))
     x = np.stack(rows) if rows else np.zeros((0, k), np.float32)
     precision, act_qmax = draw(st.sampled_from(LOW_BIT)), draw(st.sampled_from([127.0, 128.0, 7.0]))
-    return x, layer(k, n, precision, act_qmax, draw(st.integers(0, 99)), draw(st.booleans()))
+    rounding = draw(st.sampled_from(Rounding))
+    return x, layer(k, n, precision, act_qmax, draw(st.integers(0, 99)), draw(st.booleans()), rounding)
 
 
 # Ties at every magnitude, where dividing in one rounding or in two decides the code.
@@ -106,9 +117,45 @@ def test_any_rank_equals_the_operator(shape: tuple[int, ...], precision: Precisi
 def test_weights_by_hand(
     precision: Precision, weights: list[list[float]], codes: list[list[int]], scale: float
 ) -> None:
-    found, beta = quant.quantize_weight(torch.tensor(weights), precision)
+    found, beta = quant.round_rows(torch.tensor(weights), Rounding.PAPER, precision)
     assert found.tolist() == codes
     assert beta.item() == pytest.approx(scale)
+
+
+def hard_weights() -> list[NDArray[np.float32]]:
+    """Draw layers of all shapes and magnitudes; some hold ties, zeros or what is ternary already."""
+    rng = np.random.default_rng(7)
+    found = []
+    for index in range(400):
+        shape = rng.integers(1, 40), rng.integers(1, 300)
+        weight = rng.normal(size=shape) * 10.0 ** rng.integers(-6, 6)
+        if index % 4 == 1:
+            weight = np.round(weight / np.abs(weight).max() * 3)
+        elif index % 4 == 2:
+            weight[rng.random(shape) < 0.5] = 0
+        elif index % 4 == 3:
+            weight *= 10.0 ** rng.integers(-12, 1, (shape[0], 1))
+        found.append(weight.astype(np.float32))
+    return found
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@pytest.mark.parametrize("precision", LOW_BIT)
+def test_torch_and_numpy_round_alike_bit_for_bit(precision: Precision, rounding: Rounding) -> None:
+    for weight in hard_weights():
+        codes, scale = round_rows(weight, rounding, precision)
+        found, beta = quant.round_rows(torch.from_numpy(weight), rounding, precision)
+        np.testing.assert_array_equal(found.numpy(), codes)
+        np.testing.assert_array_equal(np.broadcast_to(beta.numpy(), scale.shape), scale)
+        assert beta.dtype is torch.float32
+
+
+def test_weights_that_are_not_numbers_stay_so() -> None:
+    """Or a training that diverged would go on with made-up codes."""
+    weight = torch.tensor([[1.0, float("nan"), 0.5], [1.0, 2.0, 3.0]])
+    for rounding in Rounding:
+        codes, scale = quant.round_rows(weight, rounding)
+        assert not (codes * scale[..., None])[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -121,12 +168,34 @@ def test_activations_by_hand(act_qmax: float, expected: list[int]) -> None:
     assert quant.quantize_activations(torch.zeros(1, 3))[1].item() == pytest.approx(1e-8)
 
 
-def literal(x: Array, weight: Array, bias: Array, g: Array, q_max: float, binary: bool) -> dict[str, Array]:
-    """Follow the paper's formulas entry by entry: quantised values, then y and the three gradients."""
-    beta = max(float(np.mean(np.abs(weight))), 1e-8)
-    wq, xq = np.empty_like(weight), np.empty_like(x)
+def nearest(weight: Array, binary: bool) -> Array:
+    """Round entry by entry as the paper's Eq. (1) says, with one scale."""
+    beta, found = max(float(np.mean(np.abs(weight))), 1e-8), np.empty_like(weight)
     for index, w in np.ndenumerate(weight):
-        wq[index] = beta * (np.sign(w - weight.mean()) if binary else min(max(round(w / beta), -1), 1))
+        found[index] = beta * (np.sign(w - weight.mean()) if binary else min(max(round(w / beta), -1), 1))
+    return found
+
+
+def best(row: Array, binary: bool) -> Array:
+    """Try all codes of a row of few weights with their best scale, and give codes times scale."""
+    values = (-1, 1) if binary else (-1, 0, 1)
+    codes = np.array([c for c in itertools.product(values, repeat=len(row)) if any(c)])
+    scale = codes @ row / np.square(codes).sum(1)
+    tried: Array = codes * scale[:, None]
+    closest: Array = tried[np.square(tried - row).sum(1).argmin()]
+    return closest
+
+
+def literal(
+    x: Array, weight: Array, bias: Array, g: Array, q_max: float, binary: bool, rounding: Rounding
+) -> dict[str, Array]:
+    """Follow the formulas entry by entry: quantised values, then y and the three gradients."""
+    xq = np.empty_like(x)
+    wq = {
+        Rounding.PAPER: lambda: nearest(weight, binary),
+        Rounding.MEAN: lambda: np.stack([nearest(row, binary) for row in weight]),
+        Rounding.OPTIMAL: lambda: np.stack([best(row, binary) for row in weight]),
+    }[rounding]()
     for row in range(len(x)):
         gamma = q_max / max(float(np.abs(x[row]).max()), 1e-8)
         for column in range(x.shape[1]):
@@ -136,17 +205,20 @@ def literal(x: Array, weight: Array, bias: Array, g: Array, q_max: float, binary
 
 @pytest.mark.parametrize("act_qmax", [127.0, 128.0])
 @pytest.mark.parametrize("precision", LOW_BIT)
+@pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("leading", [(6,), (2, 3)], ids=str)
-def test_straight_through_gradients(leading: tuple[int, ...], precision: Precision, act_qmax: float) -> None:
+def test_straight_through_gradients(
+    leading: tuple[int, ...], rounding: Rounding, precision: Precision, act_qmax: float
+) -> None:
     torch.manual_seed(5)
-    bit = BitLinear(11, 4, precision=precision, act_qmax=act_qmax, dtype=torch.float64)
-    x = torch.randn(*leading, 11, dtype=torch.float64, requires_grad=True)
+    bit = BitLinear(7, 4, precision=precision, rounding=rounding, act_qmax=act_qmax, dtype=torch.float64)
+    x = torch.randn(*leading, 7, dtype=torch.float64, requires_grad=True)
     g = torch.randn(*leading, 4, dtype=torch.float64)
     y = bit(x)
     y.backward(g)
     flat = [tensor.detach().reshape(6, -1).numpy() for tensor in (x, g)]
     weight, bias = bit.weight.detach().numpy(), bit.bias.detach().numpy()
-    expected = literal(flat[0], weight, bias, flat[1], act_qmax, precision is Precision.BINARY)
+    expected = literal(flat[0], weight, bias, flat[1], act_qmax, precision is Precision.BINARY, rounding)
     assert x.grad is not None
     assert bit.weight.grad is not None
     assert bit.bias.grad is not None
@@ -182,7 +254,7 @@ def test_is_a_linear_layer_to_everyone_else() -> None:
     assert list(bit.state_dict()) == list(linear.state_dict())
     bit.load_state_dict(linear.state_dict())
     assert torch.equal(bit.weight, linear.weight)
-    assert "precision=ternary, act_qmax=127" in repr(bit)
+    assert "precision=ternary, rounding=paper, act_qmax=127" in repr(bit)
     torch.manual_seed(1)
     first = BitLinear(5, 3).weight
     torch.manual_seed(1)
@@ -212,7 +284,8 @@ def test_apply_works_in_place_and_back() -> None:
     parameters = dict(network.named_parameters())
     expected = network(x)
     mixed = Assignment({"head": "ternary", "body.2": "binary"})
-    assert quant.apply(network, mixed, act_qmax=128.0) is network
+    assert quant.apply(network, mixed, 128.0, {"body.2": Rounding.OPTIMAL}) is network
+    assert quant.roundings(network) == {"head": Rounding.PAPER, "body.2": Rounding.OPTIMAL}
     assert isinstance(network.head, BitLinear)
     assert (network.head.precision, network.head.act_qmax) == (Precision.TERNARY, 128.0)
     inner = network.body[2]

@@ -62,11 +62,16 @@ def test_paper_is_equation_1() -> None:
     assert round_rows(np.zeros((2, 2), np.float32), "paper")[1].tolist() == [np.float32(1e-8)] * 2
 
 
-def test_mean_rounds_each_row_by_itself_and_fits_its_scale() -> None:
-    weight = np.array([[1.0, 3.0, 0.1, 0.0], [10.0, 30.0, 1.0, 0.0]], np.float32)
-    codes, scale = round_rows(weight, "mean")  # means 1.025 and 10.25
-    assert codes.tolist() == [[1, 1, 0, 0]] * 2
-    assert scale.tolist() == [2.0, 20.0]
+def test_mean_is_equation_1_for_each_row() -> None:
+    weight = (
+        RNG.normal(size=(7, 31)).astype(np.float32) * np.geomspace(1e-3, 1e3, 7, dtype=np.float32)[:, None]
+    )
+    for precision in (Precision.TERNARY, Precision.BINARY):
+        codes, scale = round_rows(weight, "mean", precision)
+        for row in range(7):
+            alone = round_rows(weight[row : row + 1], "paper", precision)
+            np.testing.assert_array_equal(codes[row], alone[0][0])
+            assert scale[row] == alone[1][0]
 
 
 @pytest.mark.parametrize("kind", Rounding)

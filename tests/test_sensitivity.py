@@ -1,7 +1,6 @@
 """Layer sensitivities against the formula on a network small enough to do it by hand."""
 
 import copy
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bitsearch.core.precision import Precision
+from bitsearch.core.rounding import Rounding, round_rows
 from bitsearch.core.space import Group, SearchSpace
-from bitsearch.core.task import Data, Recipe, Task
+from bitsearch.core.task import Data, Recipe, Recipes, Task
 from bitsearch.network import quant
 from bitsearch.network.sensitivity import BATCHES, fisher
 
@@ -30,7 +30,9 @@ class ToyData:
 
 
 class ToyTask:
-    recipes = SimpleNamespace(candidate=Recipe(1, SIZE, 1e-3, 0.0, 1e-8))
+    def __init__(self, rounding: Rounding = Rounding.PAPER) -> None:
+        recipe = Recipe(1, SIZE, 1e-3, 0.0, 1e-8)
+        self.recipes = Recipes(recipe, recipe, recipe, 1, 1, rounding=(("*", rounding),))
 
     def loss(self, network: nn.Module, data: Any, indices: Tensor, generator: torch.Generator) -> Tensor:
         return (network(data.x[indices]) - 1).square().mean()  # type: ignore[no-any-return]
@@ -41,13 +43,21 @@ def toy() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5), nn.Linear(5, 2))
 
 
-def scores(network: nn.Module, precision: Precision = Precision.TERNARY, seed: int = 1) -> dict[str, float]:
+def scores(
+    network: nn.Module,
+    precision: Precision = Precision.TERNARY,
+    seed: int = 1,
+    rounding: Rounding = Rounding.PAPER,
+) -> dict[str, float]:
     space = SearchSpace(NAMES, GROUPS, {}, (), precision)
-    return dict(fisher(network, cast(Task, ToyTask()), cast(Data, ToyData()), space, seed))
+    return dict(fisher(network, cast(Task, ToyTask(rounding)), cast(Data, ToyData()), space, seed))
 
 
+@pytest.mark.parametrize("rounding", Rounding)
 @pytest.mark.parametrize("precision", [Precision.TERNARY, Precision.BINARY])
-def test_scores_are_half_the_squared_gradient_times_the_squared_change(precision: Precision) -> None:
+def test_scores_are_half_the_squared_gradient_times_the_squared_change(
+    precision: Precision, rounding: Rounding
+) -> None:
     network, data = toy(), ToyData()
     squares = {name: torch.zeros_like(layer.weight) for name, layer in quant.linear_layers(network)}
     for batch in range(BATCHES):
@@ -59,9 +69,10 @@ def test_scores_are_half_the_squared_gradient_times_the_squared_change(precision
             squares[name] += layer.weight.grad**2 * SIZE / BATCHES
     expected = {}
     for name, layer in quant.linear_layers(network):
-        codes, scale = quant.quantize_weight(layer.weight.detach(), precision)
-        expected[name] = 0.5 * (squares[name] * (codes * scale - layer.weight.detach()) ** 2).sum().item()
-    found = scores(toy(), precision)
+        codes, scale = round_rows(layer.weight.detach().numpy(), rounding, precision)
+        change = torch.from_numpy(codes * scale[:, None]) - layer.weight.detach()
+        expected[name] = 0.5 * (squares[name] * change**2).sum().item()
+    found = scores(toy(), precision, rounding=rounding)
     assert found == pytest.approx({"ends": expected["0"] + expected["3"], "middle": expected["2"]}, rel=1e-5)
 
 

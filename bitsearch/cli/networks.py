@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_seed, show
+from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
 from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Takes seconds at laptop size, minutes for CaloDREAM at paper size.
 def train_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
     add_model(verb)
+    add_recipe(verb)
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument("--strategy", metavar="NAME", help="one of the paper's strategies")
     which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
@@ -72,6 +73,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train and save, then print the path."""
+    from bitsearch.network import quant
     from bitsearch.network.checkpoint import Checkpoint
     from bitsearch.run.terminal import Terminal
 
@@ -92,6 +94,8 @@ def train(arguments: argparse.Namespace) -> None:
         strategy=arguments.strategy,
         seed=arguments.seed,
         state=trained.network.cpu().state_dict(),
+        recipe=laboratory.task.recipes.name,
+        rounding=quant.roundings(trained.network),
     ).save(arguments.out)
     sys.stdout.write(f"{arguments.out}\n")
 
@@ -110,9 +114,17 @@ def export(arguments: argparse.Namespace) -> None:
         found = _adopt(found, arguments)
     with tempfile.TemporaryDirectory() as work:
         laboratory = Laboratory(
-            found.model, found.dataset, found.preset, (), Path(work), found.seed, "cpu", 1
+            found.model,
+            found.dataset,
+            found.preset,
+            (),
+            Path(work),
+            found.seed,
+            "cpu",
+            1,
+            recipe=found.recipe,
         )
-        network = load_network(laboratory, found.configuration, found.state)
+        network = load_network(laboratory, found.configuration, found.state, found.rounding)
         served = laboratory.task.served
         model = laboratory.export(network, found.configuration, served, found.strategy)
         measured = laboratory.parity({served: model}, network, found.configuration)
@@ -163,6 +175,7 @@ def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laborat
         device=choose_device(arguments.device),
         threads=1,
         progress=progress,
+        recipe=arguments.recipe,
     )
     return replace(laboratory, folder=work / laboratory.signature)
 

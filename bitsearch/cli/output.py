@@ -27,6 +27,15 @@ def add_model(verb: argparse.ArgumentParser, preset: str | None = "laptop") -> N
     verb.add_argument("--preset", default=preset, help=f"smoke, laptop or paper (default: {default})")
 
 
+def add_recipe(verb: argparse.ArgumentParser) -> None:
+    """Let a verb that trains choose how."""
+    verb.add_argument(
+        "--recipe",
+        choices=("paper", "improved"),
+        help="how to train quantised layers (default: improved, with --preset paper as the paper does)",
+    )
+
+
 def add_data(verb: argparse.ArgumentParser) -> None:
     """Let a verb take data files."""
     verb.add_argument(

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_seed, show
+from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
 
 RUN = """\
 Data, float reference, the paper's strategies, search, export, measurement in onnxruntime, report. Run again with the
@@ -36,6 +36,7 @@ Takes a second, also while the run goes on.
 def run_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     add_model(verb)
+    add_recipe(verb)
     add_data(verb)
     verb.add_argument(
         "--trials",
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
         storage=arguments.storage,
         out=out,
         sampler=arguments.sampler,
+        recipe=arguments.recipe,
     )
     with Terminal() as terminal:
         page = pipeline.run(request, terminal).resolve()

@@ -21,8 +21,8 @@ Codes = NDArray[np.int8]
 class Rounding(StrEnum):
     """How weights become codes.
 
-    `optimal` leaves the least squared error an output can have, `mean` rounds every output by its own mean magnitude
-    and fits the scale, `paper` is BitHEP Eq. (1): one scale for all outputs, the mean magnitude.
+    `paper` is BitHEP Eq. (1): one scale for all outputs, the mean magnitude. `mean` is the same for every output by
+    itself, `optimal` leaves the least squared error an output can have.
     """
 
     OPTIMAL = "optimal"
@@ -38,18 +38,23 @@ def round_rows(
     Weights that are ternary (or binary) times a scale already come back exactly from `optimal`.
     """
     rounding = Rounding(rounding)
-    paper = rounding is Rounding.PAPER
-    mean, scale = (_mean(weight), _scale(weight)) if paper else (None, None)
-    codes, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
-    rows = max(1, BLOCK // max(weight.shape[1], 1))
-    for begin in range(0, len(weight), rows):
-        block = slice(begin, begin + rows)
-        if rounding is Rounding.OPTIMAL:
+    codes, scale = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
+    size = max(1, BLOCK // max(weight.shape[1], 1))
+    blocks = [slice(begin, begin + size) for begin in range(0, len(weight), size)]
+    if rounding is Rounding.OPTIMAL:
+        for block in blocks:
             codes[block] = _optimal(weight[block], precision)
+            scale[block] = fit_scale(weight[block], codes[block])
+        return codes, scale
+    rows = weight.reshape(1, -1) if rounding is Rounding.PAPER else weight
+    scale[:] = np.maximum(_means(np.abs(rows)), np.float32(SMALLEST_SCALE))
+    center = np.broadcast_to(_means(rows), scale.shape)
+    for block in blocks:
+        if precision is Precision.BINARY:
+            codes[block] = np.sign(weight[block] - center[block, None])
         else:
-            codes[block] = _nearest(weight[block], precision, mean, scale)
-        scales[block] = fit_scale(weight[block], codes[block]) if scale is None else scale
-    return codes, scales
+            codes[block] = np.clip(np.rint(weight[block] / scale[block, None]), -1, 1)
+    return codes, scale
 
 
 def fit_scale(weight: Float, codes: Codes) -> Float:
@@ -80,18 +85,5 @@ def _optimal(weight: Float, precision: Precision) -> Codes:
     return np.where((magnitude >= smallest) & (magnitude > 0), np.sign(weight), 0).astype(np.int8)
 
 
-def _nearest(weight: Float, precision: Precision, mean: Float | None, scale: Float | None) -> Codes:
-    """Round by the mean magnitude, Eq. (1): of each row, where none is given for all."""
-    if precision is Precision.BINARY:
-        signs = np.sign(weight - (_mean(weight, 1) if mean is None else mean))
-        return np.asarray(signs, np.int8)
-    rounded = np.rint(weight / (_scale(weight, 1) if scale is None else scale))
-    return np.asarray(np.clip(rounded, -1, 1), np.int8)
-
-
-def _scale(weight: Float, axis: int | None = None) -> Float:
-    return np.maximum(_mean(np.abs(weight), axis), np.float32(SMALLEST_SCALE))
-
-
-def _mean(values: Float, axis: int | None = None) -> Float:
-    return np.asarray(values.mean(axis=axis, dtype=np.float64, keepdims=axis is not None), np.float32)
+def _means(rows: Float) -> Float:
+    return np.asarray(rows.mean(axis=1, dtype=np.float64), np.float32)

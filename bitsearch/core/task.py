@@ -6,12 +6,14 @@ in every training step, `graphs` at export, then `measure` on exported files, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.rounding import Rounding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +88,8 @@ class Recipes:
     `finalists` limits the members of the search's front that go into final training beside all strategies. Each
     is trained `repetitions` times with other batches and noise: that spread is the uncertainty of its metrics.
     `independent` repetitions start from float references of their own, trained from other initial weights.
+    `rounding` pairs patterns of layers' names with how their weights are rounded, first match first; where none
+    matches, as the paper does. `name` is the user's choice, `paper` or `improved`.
     """
 
     reference: Recipe
@@ -94,6 +98,20 @@ class Recipes:
     finalists: int
     repetitions: int
     independent: bool = True
+    name: str = "paper"
+    rounding: tuple[tuple[str, Rounding], ...] = ()
+
+    def improved(self, *rounding: tuple[str, Rounding], **changes: Any) -> Recipes:
+        """Round otherwise, and change candidates' and finalists' recipes."""
+        candidate, final = replace(self.candidate, **changes), replace(self.final, **changes)
+        return replace(self, name="improved", rounding=rounding, candidate=candidate, final=final)
+
+    def roundings(self, layers: Iterable[str]) -> dict[str, Rounding]:
+        """Tell how each of `layers` rounds its weights where it is quantised."""
+        return {layer: self._rounding(layer) for layer in layers}
+
+    def _rounding(self, layer: str) -> Rounding:
+        return next((kind for pattern, kind in self.rounding if fnmatchcase(layer, pattern)), Rounding.PAPER)
 
 
 @dataclass(frozen=True)

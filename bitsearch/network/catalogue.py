@@ -61,17 +61,28 @@ class Entry:
         """Where the published results were printed."""
         return str(self.search_space.PUBLISHED_SOURCE)
 
-    def task(self, dataset: str | None = None, preset: str = "laptop") -> Task:
-        """Set up the model.
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Ways to train: the paper's, and `improved` where the model has an `improved(task)`."""
+        return ("paper", "improved") if hasattr(self.model, "improved") else ("paper",)
+
+    def task(self, dataset: str | None = None, preset: str = "laptop", recipe: str | None = None) -> Task:
+        """Set up the model; below the preset `paper` the recipe is the improved one, where there is one.
 
         Raises:
-            ConfigurationError: the model has no such data set or preset.
+            ConfigurationError: the model has no such data set, preset or recipe.
         """
         dataset = dataset or self.datasets[0]
-        for kind, value, known in (("dataset", dataset, self.datasets), ("preset", preset, self.presets)):
+        recipe = recipe or self.recipes[0 if preset == "paper" else -1]
+        for kind, value, known in (
+            ("dataset", dataset, self.datasets),
+            ("preset", preset, self.presets),
+            ("recipe", recipe, self.recipes),
+        ):
             if value not in known:
                 raise ConfigurationError(f"{self.name} has no {kind} {value!r}; {one_of(value, known)}")
-        return cast(Task, self.model.task(dataset, preset))
+        task = cast(Task, self.model.task(dataset, preset))
+        return cast(Task, self.model.improved(task)) if recipe == "improved" else task
 
     def published(self, dataset: str) -> tuple[PublishedResult, ...]:
         """Give the paper's numbers."""

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
+from bitsearch.core.rounding import Rounding
 from bitsearch.core.rundir import write_atomically
 from bitsearch.core.strategy import Configuration
 
@@ -27,6 +28,8 @@ class Checkpoint:
     strategy: str | None
     seed: int
     state: Mapping[str, Tensor]
+    recipe: str = "paper"
+    rounding: Mapping[str, Rounding] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write the checkpoint atomically."""
@@ -41,6 +44,8 @@ class Checkpoint:
             "strategy": self.strategy,
             "seed": self.seed,
             "state": dict(self.state),
+            "recipe": self.recipe,
+            "rounding": {name: str(kind) for name, kind in self.rounding.items()},
         }
         torch.save(content, buffer)
         write_atomically(path, buffer.getvalue())
@@ -70,6 +75,8 @@ def read(path: Path) -> Checkpoint | dict[str, Tensor]:
             content["strategy"],
             content["seed"],
             content["state"],
+            content.get("recipe", "paper"),
+            {name: Rounding(kind) for name, kind in content.get("rounding", {}).items()},
         )
     return _state_dict(path, content)
 

@@ -27,6 +27,7 @@ from bitsearch import ops
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ExportError
 from bitsearch.core.precision import Precision
+from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
 from bitsearch.network import quant, torch_compat
 from bitsearch.onnxfile.linear import FOLDED
@@ -119,10 +120,12 @@ def lower(
     assignment: Assignment,
     metadata: Metadata,
     act_qmax: float | Mapping[str, float] = 127.0,
+    rounding: Mapping[str, Rounding] | None = None,
 ) -> onnx.ModelProto:
     """Fill a trace with trained parameters and give every linear layer its assigned precision.
 
-    Inputs and outputs keep the names that the graph declared.
+    Inputs and outputs keep the names that the graph declared. `rounding` is what the layers were trained with, as
+    `quant.roundings` tells; others round as the paper does.
 
     Raises:
         ExportError: the trace and the assignment or the parameters do not fit.
@@ -141,7 +144,8 @@ def lower(
         raise ExportError(f"the assignment lacks {sorted(unknown)}, which the traced network holds")
     for name, use, node in nodes:
         largest = act_qmax if isinstance(act_qmax, float) else act_qmax[name]
-        _lower_linear(graph, node, name, use, state, assignment[name], largest)
+        kind = (rounding or {}).get(name, Rounding.PAPER)
+        _lower_linear(graph, node, name, use, state, assignment[name], kind, largest)
     for name, value in parameters.items():
         graph.inputs.remove(value)
         if value.uses():
@@ -163,7 +167,11 @@ class Linear:
 
 
 def fold(
-    weight: Tensor, bias: Tensor | None, precision: Precision, normalization: "Normalization | None"
+    weight: Tensor,
+    bias: Tensor | None,
+    precision: Precision,
+    normalization: "Normalization | None",
+    rounding: Rounding = Rounding.PAPER,
 ) -> Linear:
     """Quantise a layer and fold the BatchNorm behind it, which must never touch ternary weights."""
     n = len(weight)
@@ -177,7 +185,7 @@ def fold(
     if not precision.is_quantized:
         folded = weight if normalization is None else (weight.double() * gain[:, None]).float()
         return Linear(folded.numpy(), None, offset.float().numpy())
-    codes, scale = quant.quantize_weight(weight, precision)
+    codes, scale = quant.round_rows(weight, rounding, precision)
     folded_scale = scale if normalization is None else (scale.double() * gain).float()
     return Linear(codes.numpy(), folded_scale.numpy(), offset.float().numpy())
 
@@ -221,6 +229,7 @@ def _lower_linear(
     use: int,
     state: State,
     precision: Precision,
+    rounding: Rounding,
     act_qmax: float,
 ) -> None:
     """Replace one use of a layer; layers that a network calls several times share their weights."""
@@ -232,7 +241,8 @@ def _lower_linear(
         gain, shift, mean, variance = values
         normalization = Normalization(gain, shift, mean, variance, behind.attributes["epsilon"].as_float())
         last, folded = behind, (behind.inputs[1].name or "").rpartition(".")[0]  # type: ignore[union-attr]
-    linear = fold(parameters[0], parameters[1] if len(parameters) > 1 else None, precision, normalization)
+    offset = parameters[1] if len(parameters) > 1 else None
+    linear = fold(parameters[0], offset, precision, normalization, rounding)
     x = node.inputs[0]
     inputs: dict[str, NDArray[np.generic]]
     if precision.is_quantized:

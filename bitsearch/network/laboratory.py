@@ -27,6 +27,7 @@ from bitsearch.core.measurement import (
     Quantity,
     over_trainings,
 )
+from bitsearch.core.rounding import Rounding
 from bitsearch.core.rundir import RunFolder, write_atomically
 from bitsearch.core.space import Inventory
 from bitsearch.core.strategy import Configuration
@@ -63,11 +64,12 @@ class Laboratory:
     device: str
     threads: int
     progress: Progress = silent
+    recipe: str | None = None
 
     @cached_property
     def task(self) -> Task:
         """Give the model on its data set."""
-        return catalogue.find(self.model).task(self.dataset, self.preset)
+        return catalogue.find(self.model).task(self.dataset, self.preset, self.recipe)
 
     @cached_property
     def data(self) -> Any:
@@ -136,7 +138,8 @@ class Laboratory:
         else:
             own = repetition if self.task.recipes.independent else 0
             network = self.reference(configuration.options, own).network
-        quant.apply(network, configuration.assignment)
+        rounding = self.task.recipes.roundings(configuration.assignment)
+        quant.apply(network, configuration.assignment, rounding=rounding)
         return self._train(network, recipe, self.seed + repetition, checkpoint)
 
     def export(
@@ -148,11 +151,20 @@ class Laboratory:
             model=self.model,
             dataset=self.dataset,
             fraction=self.inventory(configuration.options).fractions(configuration.assignment).fraction,
-            config={**self.task.settings, "preset": self.preset, "options": dict(configuration.options)},
+            config={
+                **self.task.settings,
+                "preset": self.preset,
+                "recipe": self.task.recipes.name,
+                "rounding": quant.roundings(network),
+                "options": dict(configuration.options),
+            },
             strategy=strategy,
         )
         template = self.template(configuration.options, graph)
-        return export.lower(template, network.state_dict(), configuration.assignment, metadata)
+        rounding = quant.roundings(network)
+        return export.lower(
+            template, network.state_dict(), configuration.assignment, metadata, rounding=rounding
+        )
 
     def measure(
         self,
@@ -323,9 +335,12 @@ class Laboratory:
 
 
 def load_network(
-    laboratory: Laboratory, configuration: Configuration, state: Mapping[str, torch.Tensor]
+    laboratory: Laboratory,
+    configuration: Configuration,
+    state: Mapping[str, torch.Tensor],
+    rounding: Mapping[str, Rounding] | None = None,
 ) -> nn.Module:
     """Build a configuration's network with given weights; raises CheckpointError where they do not fit."""
     network = laboratory.network(configuration.options)
     load_state(network, state)
-    return quant.apply(network, configuration.assignment).eval()
+    return quant.apply(network, configuration.assignment, rounding=rounding).eval()

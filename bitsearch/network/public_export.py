@@ -84,7 +84,9 @@ def export_onnx(
         config={},
     )
     scales = {key: getattr(layer, "act_qmax", 127.0) for key, layer in quant.linear_layers(module.network)}
-    model = export.lower(export.trace(graph), module.network.state_dict(), assignment, metadata, scales)
+    rounding = quant.roundings(module.network)
+    state = module.network.state_dict()
+    model = export.lower(export.trace(graph), state, assignment, metadata, scales, rounding)
     _require_called(model, assignment, module.network)
     events = {key: value[:PARITY_EVENTS].numpy() for key, value in examples.items()}
     found = parity.compare(model, graph, events)

@@ -3,27 +3,52 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.precision import Precision
+from bitsearch.core.rounding import SMALLEST_SCALE, Rounding
 from bitsearch.core.space import Inventory, Layer
 from bitsearch.network.convert import convert, declined, reason
 
-SMALLEST_SCALE = 1e-8
 
+def round_rows(
+    weight: Tensor, rounding: Rounding = Rounding.PAPER, precision: Precision = Precision.TERNARY
+) -> tuple[Tensor, Tensor]:
+    """Round `(out_features, in_features)` to codes in {-1, 0, 1}, as floats, and a scale `(out_features,)`.
 
-def quantize_weight(weight: Tensor, precision: Precision = Precision.TERNARY) -> tuple[Tensor, Tensor]:
-    """Round a weight matrix `(out_features, in_features)` to codes in {-1, 0, 1} and one scale β.
-
-    Ternary: β = mean|W|, codes = clip(round(W/β)), half to even. Binary: codes = sign(W - mean W), same β.
+    With `paper` the scale is one for all, `()`. Bit for bit what `bitsearch.core.rounding.round_rows` gives.
     """
-    scale = weight.abs().mean().clamp_min(SMALLEST_SCALE)
+    if rounding is Rounding.OPTIMAL and precision is Precision.TERNARY:
+        return _optimal(weight)
+    sizes = weight.abs().mean(None if rounding is Rounding.PAPER else 1, dtype=torch.float64)
+    scale = sizes.to(weight.dtype)
+    if rounding is Rounding.OPTIMAL:
+        return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype), scale
+    scale = scale.clamp_min(SMALLEST_SCALE)
     if precision is Precision.BINARY:
-        return torch.sign(weight - weight.mean()), scale
-    return (weight / scale).round_().clamp_(-1, 1), scale
+        center = weight.mean(None if rounding is Rounding.PAPER else 1, dtype=torch.float64).to(weight.dtype)
+        return torch.sign(weight - center[..., None]), scale
+    return (weight / scale[..., None]).round_().clamp_(-1, 1), scale
+
+
+def _optimal(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the k largest magnitudes of each row, with k = argmax (Σ₁ᵏ|w|)² / k, of equals the largest."""
+    rising = weight.abs().neg_()
+    # On a processor numpy sorts 5 to 25 times as fast as torch.
+    rising = rising.sort(1).values if weight.is_cuda else torch.from_numpy(np.sort(rising.numpy(), axis=1))
+    counts = torch.arange(1, weight.shape[1] + 1, dtype=torch.float64, device=weight.device)
+    sums = rising.cumsum(1, dtype=torch.float64)
+    gain = sums.square().div_(counts)
+    near_best = gain >= gain.amax(1, keepdim=True).mul_(1 - 1e-12)
+    # Rows that hold a NaN have no best: nothing is kept and the scale is infinite, which the loss will show.
+    kept = counts.mul(near_best).amax(1, keepdim=True)
+    index = kept.long().sub_(1).clamp_min_(0)
+    codes = torch.sign(weight).mul_(weight.abs() >= -rising.gather(1, index))
+    return codes, (sums.gather(1, index) / -kept)[:, 0].to(weight.dtype)
 
 
 def quantize_activations(x: Tensor, act_qmax: float = 127.0) -> tuple[Tensor, Tensor]:
@@ -40,10 +65,16 @@ class _BitLinearFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, precision: Precision, act_qmax: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        precision: Precision,
+        rounding: Rounding,
+        act_qmax: float,
     ) -> Tensor:
         q, gamma = quantize_activations(x, act_qmax)
-        codes, scale = quantize_weight(weight, precision)
+        codes, scale = round_rows(weight, rounding, precision)
         row = gamma / act_qmax
         ctx.save_for_backward(q, codes, row, scale)
         # Whole numbers up to 127 K stay exact in float32, so this is the operator's integer sum.
@@ -51,21 +82,24 @@ class _BitLinearFunction(torch.autograd.Function):
         return y if bias is None else y.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         q, codes, row, scale = ctx.saved_tensors
-        grad_x = (gradient @ codes).mul_(scale) if ctx.needs_input_grad[0] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            one = scale.ndim == 0
+            grad_x = (gradient @ codes).mul_(scale) if one else gradient @ codes.mul(scale[:, None])
         flat = (gradient * row).reshape(-1, gradient.shape[-1])
         grad_weight = flat.T @ q.reshape(-1, q.shape[-1])
         grad_bias = gradient.reshape(-1, gradient.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
-        return grad_x, grad_weight, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 class BitLinear(nn.Linear):
     """Drop-in `torch.nn.Linear` with low-bit weights and 8-bit activations; parameters keep their names.
 
     The forward pass equals the operator `com.bithep::TernaryMatMul` bit for bit. The latent weights stay in
-    float and are rounded in every pass; gradients pass straight through the rounding.
+    float and are rounded in every pass as `rounding` says; gradients pass straight through.
     """
 
     def __init__(
@@ -75,24 +109,29 @@ class BitLinear(nn.Linear):
         bias: bool = True,
         *,
         precision: Precision = Precision.TERNARY,
+        rounding: Rounding = Rounding.PAPER,
         act_qmax: float = 127.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self.precision = precision
+        self.rounding = rounding
         self.act_qmax = act_qmax
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)`."""
         y: Tensor = _BitLinearFunction.apply(  # type: ignore[no-untyped-call]
-            input, self.weight, self.bias, self.precision, self.act_qmax
+            input, self.weight, self.bias, self.precision, self.rounding, self.act_qmax
         )
         return y
 
     def extra_repr(self) -> str:
         """Describe the layer."""
-        return f"{super().extra_repr()}, precision={self.precision}, act_qmax={self.act_qmax:g}"
+        return (
+            f"{super().extra_repr()}, precision={self.precision}, rounding={self.rounding}, "
+            f"act_qmax={self.act_qmax:g}"
+        )
 
 
 def linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -103,13 +142,17 @@ def linear_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 
 def apply(
-    network: nn.Module, assignment: Mapping[str, Precision | str], act_qmax: float = 127.0
+    network: nn.Module,
+    assignment: Mapping[str, Precision | str],
+    act_qmax: float = 127.0,
+    rounding: Mapping[str, Rounding] | None = None,
 ) -> nn.Module:
     """Give linear layers of `network` their assigned precisions, in place, and return the network.
 
     An `Assignment` names every layer. Any other mapping may name some, also by patterns such as `{"block.*":
     "ternary"}`; 1x1 convolutions and attentions that it matches count as linear layers (see `convert`). Parameters
-    of linear layers are kept as the same tensors, so optimisers and state dicts stay valid.
+    of linear layers are kept as the same tensors, so optimisers and state dicts stay valid. Layers that `rounding`
+    does not name round as the paper does.
 
     Raises:
         ConfigurationError: a name or pattern fits no layer, or an `Assignment` lacks one.
@@ -118,7 +161,12 @@ def apply(
         assignment.require(dict(linear_layers(network)))
     else:
         assignment = _matching(network, assignment)
-    replace_layers(network, lambda name, linear: _with_precision(linear, assignment[name], act_qmax))
+    kinds = rounding or {}
+
+    def replacement(name: str, linear: nn.Linear) -> nn.Module:
+        return _with_precision(linear, assignment[name], kinds.get(name, Rounding.PAPER), act_qmax)
+
+    replace_layers(network, replacement)
     return network
 
 
@@ -138,6 +186,11 @@ def precisions(network: nn.Module) -> Assignment:
     return Assignment(
         {name: getattr(layer, "precision", Precision.FLOAT32) for name, layer in linear_layers(network)}
     )
+
+
+def roundings(network: nn.Module) -> dict[str, Rounding]:
+    """Tell how the quantised layers of a network round their weights, by name."""
+    return {name: layer.rounding for name, layer in linear_layers(network) if isinstance(layer, BitLinear)}
 
 
 def _matching(network: nn.Module, patterns: Mapping[str, Precision | str]) -> Assignment:
@@ -172,10 +225,12 @@ def inventory(network: nn.Module) -> Inventory:
     return Inventory(layers, sum(counts.values()), executed)
 
 
-def _with_precision(linear: nn.Linear, precision: Precision, act_qmax: float) -> nn.Linear:
+def _with_precision(
+    linear: nn.Linear, precision: Precision, rounding: Rounding, act_qmax: float
+) -> nn.Linear:
     sizes = linear.in_features, linear.out_features, linear.bias is not None
     replacement = (
-        BitLinear(*sizes, precision=precision, act_qmax=act_qmax, device="meta")
+        BitLinear(*sizes, precision=precision, rounding=rounding, act_qmax=act_qmax, device="meta")
         if precision.is_quantized
         else nn.Linear(*sizes, device="meta")
     )

@@ -32,9 +32,11 @@ def fisher(network: nn.Module, task: Task, data: Data, space: SearchSpace, seed:
         for name, layer in layers.items():
             if layer.weight.grad is not None:
                 squares[name] += layer.weight.grad.square() * (size / BATCHES)
+    rounding = task.recipes.roundings(layers)
     scores = {}
     for name, layer in layers.items():
-        codes, scale = quant.quantize_weight(layer.weight.detach(), space.precision)
-        change = codes * scale - layer.weight.detach()
+        weight = layer.weight.detach()
+        codes, scale = quant.round_rows(weight, rounding[name], space.precision)
+        change = codes * scale[..., None] - weight
         scores[name] = 0.5 * float((squares[name] * change.square()).sum())
     return {group.name: sum(scores[name] for name in group.layers) for group in space.groups}

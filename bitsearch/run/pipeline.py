@@ -47,6 +47,7 @@ class RunRequest:
     storage: str | None
     out: Path
     sampler: str = "TPESampler"
+    recipe: str | None = None
 
 
 def run(request: RunRequest, terminal: Terminal) -> Path:
@@ -65,7 +66,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             f"there is no sampler {request.sampler!r}; {one_of(request.sampler, SAMPLERS)}"
         )
     entry = catalogue.find(request.model)
-    task = entry.task(request.dataset, request.preset)
+    task = entry.task(request.dataset, request.preset, request.recipe)
     folder = RunFolder(request.out)
     with folder.locked():
         laboratory = Laboratory(
@@ -78,6 +79,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             device=choose_device(request.device),
             threads=torch.get_num_threads(),
             progress=terminal.progress,
+            recipe=task.recipes.name,
         )
         return _Run(request, entry, laboratory, entry.space(task), folder, terminal).execute()
 
@@ -153,6 +155,7 @@ class _Run:
                 **{name: getattr(self.request, name) for name in ("model", "preset", "seed", "trials")},
                 "workers": self.count,
                 "dataset": task.dataset,
+                "recipe": task.recipes.name,
                 "device": self.laboratory.device,
                 "title": f"Mixed precision of {self.entry.name} on {task.dataset}",
                 "settings": task.settings,

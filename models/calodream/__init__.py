@@ -3,6 +3,6 @@
 One network makes the energies of the layers, the other distributes them over the voxels (Favaro et al., 2024).
 """
 
-from bitsearch.models.calodream.presets import task
+from bitsearch.models.calodream.presets import improved, task
 
-__all__ = ["task"]
+__all__ = ["improved", "task"]
