@@ -232,9 +232,7 @@ def test_suggest_refuses_a_run_without_sensitivities(
     smoke: SmokeRun, tmp_path: Path, capsys: Capture
 ) -> None:
     copy = smoke.copy(tmp_path / "run", "sensitivities.json", "report", "models")
-    settings = copy.settings()
-    del settings["sensitivities"]
-    (copy.path / "run.json").write_text(json.dumps(settings))
+    copy.update(sensitivities=None)
     message = refusal(capsys, "suggest", "--model", "caloinn", "--target-fraction", "0.5", "--run", copy.path)
     assert "has not computed its sensitivities; continue it" in message
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from conftest import EVENTS, TRIALS, SmokeRun
 from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core import pareto
-from bitsearch.core.measurement import Metric
 from bitsearch.core.rundir import RunFolder
+from bitsearch.models.showers import generator
 from bitsearch.run import pipeline
 
 STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "all"]
@@ -53,7 +54,7 @@ def test_run_folder_is_complete(smoke: SmokeRun) -> None:
 
 
 def test_run_file(smoke: SmokeRun) -> None:
-    settings = smoke.folder.settings()
+    settings = json.loads((smoke.folder.path / "run.json").read_text())
     assert (settings["model"], settings["dataset"], settings["preset"]) == ("caloinn", "ds1-photon", "smoke")
     assert (settings["seed"], settings["trials"], settings["device"]) == (1, TRIALS, "cpu")
     assert settings["data"]["generated"] is True
@@ -107,9 +108,8 @@ def test_finalists_are_evaluated(smoke: SmokeRun) -> None:
 
 
 def test_front_is_the_front_of_the_final_trainings(smoke: SmokeRun) -> None:
-    objective = next(item for item in smoke.folder.settings()["metrics"] if item["name"] == "nll")
     full = {item.digest: item for item in smoke.results if item.fidelity == "full"}
-    assert smoke.folder.front() == pareto.front(full.values(), Metric(**objective))
+    assert smoke.folder.front() == pareto.front(full.values(), smoke.folder.manifest().objective_metric)
     assert smoke.folder.front()
 
 
@@ -168,7 +168,7 @@ def test_same_command_again_measures_nothing(smoke: SmokeRun, tmp_path: Path) ->
     assert main(smoke.flags(folder.path)) == 0
     assert (folder.path / "results.jsonl").read_text() == before
     assert folder.front() == front
-    assert folder.settings()["started"] == smoke.folder.settings()["started"]
+    assert folder.manifest().started == smoke.folder.manifest().started
 
 
 @pytest.mark.usefixtures("quick")
@@ -179,37 +179,53 @@ def test_more_trials_go_on_with_more_workers(smoke: SmokeRun, tmp_path: Path) ->
     assert results[: len(smoke.results)] == smoke.results
     short = [item.digest for item in results if item.fidelity == "finetuned"]
     assert len(short) == len(set(short)) == TRIALS + 3
-    assert folder.settings()["trials"] == TRIALS + 3
+    assert folder.manifest().trials == TRIALS + 3
 
 
 @pytest.mark.parametrize(
-    "change", [("--seed", "2"), ("--preset", "laptop"), ("--dataset", "ds2"), ("--data",)], ids=" ".join
+    ("change", "words"),
+    [
+        (("--seed", "2"), "seed 1, now 2"),
+        (("--preset", "laptop"), "preset smoke, now laptop"),
+        (("--data",), r"training data file 1 \w{64} .*, now \w{64} "),
+    ],
+    ids=str,
 )
 def test_other_settings_in_the_same_folder_are_refused(
-    smoke: SmokeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: tuple[str, ...]
+    smoke: SmokeRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, ...],
+    words: str,
 ) -> None:
     folder = smoke.copy(tmp_path / "run", "report", "work", "models", "evaluation")
     if change == ("--data",):
-        other = tmp_path / "other.h5"
-        other.write_bytes(smoke.data.read_bytes())
-        change = ("--data", str(other))
+        change = ("--data", str(generator.make("ds1-photon", EVENTS, 4, tmp_path / "other.h5", workers=1)))
     content = (folder.path / "run.json").read_text()
     assert main(smoke.flags(folder.path, *change)) == 2
     errors = capsys.readouterr().err
-    assert errors.count("\n") == 1
-    assert "choose another --out" in errors
+    assert re.search(rf"with other settings or data \(.*{words}.*\); choose another --out", errors)
     assert (folder.path / "run.json").read_text() == content
 
 
-def test_changed_content_of_a_file_is_refused(
+@pytest.mark.usefixtures("quick")
+def test_moved_data_go_on(smoke: SmokeRun, tmp_path: Path) -> None:
+    """A run is what was measured with what, not where it lay."""
+    folder = smoke.copy(tmp_path / "run", "report")
+    moved = tmp_path / "moved.h5"
+    moved.write_bytes(smoke.data.read_bytes())
+    before = (folder.path / "results.jsonl").read_text()
+    assert main(smoke.flags(folder.path, "--data", str(moved))) == 0
+    assert (folder.path / "results.jsonl").read_text() == before
+
+
+def test_a_typo_in_data_leaves_the_folder_free(
     smoke: SmokeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = smoke.copy(tmp_path / "run", "report", "work", "models", "evaluation")
-    settings = folder.settings()
-    settings["data"]["files"][0]["sha256"] = "0" * 64
-    folder.update(settings)
-    assert main(smoke.flags(folder.path)) == 2
-    assert "the content of a file has changed; choose another --out" in capsys.readouterr().err
+    out = tmp_path / "run"
+    assert main(smoke.flags(out, "--data", str(tmp_path / "typo.h5"))) == 2
+    assert "typo.h5" in capsys.readouterr().err
+    assert not (out / "run.json").exists()
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,5 +1,6 @@
 """A run folder that processes die in: whole files or none, one writer, a torn line costs only itself."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,15 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from bitsearch.core.errors import ConfigurationError
-from bitsearch.core.measurement import Evaluation, Measurement, Quantity
-from bitsearch.core.rundir import RunFolder, write_atomically
+from bitsearch.core.assignment import Assignment
+from bitsearch.core.errors import ConfigurationError, RecordError
+from bitsearch.core.manifest import FORMAT, Manifest, Stage
+from bitsearch.core.measurement import Evaluation, Measurement, Metric, Quantity
+from bitsearch.core.rundir import RunFolder
+from bitsearch.core.strategy import Configuration
 
 
-def measurement(digest: str) -> Measurement:
+def measurement(option: str) -> Measurement:
+    digest = Configuration(Assignment({"a": "ternary"}), {"o": option}).digest
     return Measurement(
-        digest, "search", {"a": "ternary"}, {}, 0.5, 0.5, 0.5, "full", 1, {"nll": Quantity(1.0)}
+        digest, "search", {"a": "ternary"}, {"o": option}, 0.5, 0.5, 0.5, "full", 1, {"nll": Quantity(1.0)}
     )
+
+
+def manifest() -> Manifest:
+    return Manifest("net", "toy", "smoke", 1, 5, (Metric("nll", "NLL", "", "minimize", ""),), "nll")
 
 
 def test_results_come_back_in_order(tmp_path: Path) -> None:
@@ -35,11 +44,12 @@ def test_torn_last_line_is_dropped(tmp_path: Path, torn: str) -> None:
     folder.append(measurement("d0"))
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write(torn)
-    assert [item.digest for item in folder.results()] == ["d0"]
+    assert [item.options["o"] for item in folder.results()] == ["d0"]
+    folder.write_manifest(manifest())
     with folder.locked():
-        assert [item.digest for item in folder.results()] == ["d0"]
+        assert [item.options["o"] for item in folder.results()] == ["d0"]
         folder.append(measurement("d1"))
-    assert [item.digest for item in folder.results()] == ["d0", "d1"]
+    assert [item.options["o"] for item in folder.results()] == ["d0", "d1"]
 
 
 def test_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:
@@ -62,35 +72,49 @@ def test_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").is_file()
 
 
-@pytest.mark.parametrize("content", ["text", b"bytes"])
-def test_atomic_write_makes_folders_and_leaves_nothing_beside(tmp_path: Path, content: str | bytes) -> None:
-    file = tmp_path / "new" / "file.json"
-    for _ in range(2):
-        write_atomically(file, content)
-    assert file.read_bytes() == (content.encode() if isinstance(content, str) else content)
-    assert list(file.parent.iterdir()) == [file]
-
-
-def test_interrupted_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file.json"
-    write_atomically(file, "old")
-
-    def fail(self: Path, target: Path) -> Path:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(file, "new")
-    assert file.read_text() == "old"
-
-
-def test_settings_are_merged(tmp_path: Path) -> None:
+def test_fields_of_run_json_are_changed_one_by_one(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    assert folder.settings() == {}
-    folder.update({"a": 1, "b": 2})
-    folder.update({"b": 3})
-    assert folder.settings() == {"a": 1, "b": 3}
-    assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1, "b": 3}
+    assert not folder.begun
+    folder.write_manifest(manifest())
+    folder.update(trials=9, stages=(Stage("data", 1.5),))
+    assert folder.manifest() == dataclasses.replace(manifest(), trials=9, stages=(Stage("data", 1.5),))
+    assert json.loads((tmp_path / "run.json").read_text())["format"] == FORMAT
+
+
+def test_results_without_what_they_were_measured_with_are_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append(measurement("d0"))
+    with pytest.raises(ConfigurationError, match=r"holds results\.jsonl without run\.json"), folder.locked():
+        pass
+
+
+def test_what_killed_writers_left_goes(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    left = tmp_path / "work" / ".x.pt.123.unfinished"
+    left.write_bytes(b"half")
+    with RunFolder(tmp_path).locked():
+        assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"digest": "0" * 12}, "digest 000000000000 is not that of its assignment"),
+        ({"fraction": 7}, "fraction is 7.0, expected 0 to 1"),
+        ({"assignment": {"a": "quaternary"}}, "layer a has precision 'quaternary'"),
+        ({"seed": "1"}, r"Expected `int`, got `str` - at `\$.seed`"),
+        ({"metrics": {"nll": 1.0}}, "Expected `object`, got `float`"),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_with_its_line(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append(measurement("d0"))
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write(json.dumps(json.loads(measurement("d1").to_json()) | change) + "\n")
+    with pytest.raises(RecordError, match=f"results.jsonl, line 2.*{words}.*remove the line"):
+        folder.results()
 
 
 def test_front_and_evaluations_come_back(tmp_path: Path) -> None:
@@ -98,7 +122,10 @@ def test_front_and_evaluations_come_back(tmp_path: Path) -> None:
     assert folder.front() == []
     folder.write_front(front)
     assert folder.front() == front
-    assert [item["digest"] for item in json.loads((tmp_path / "front.json").read_text())] == ["d0", "d1"]
+    assert [item["options"]["o"] for item in json.loads((tmp_path / "front.json").read_text())] == [
+        "d0",
+        "d1",
+    ]
     evaluation = Evaluation("d0", 5, ())
     assert folder.evaluation("d0") is None
     folder.write_evaluation(evaluation)
@@ -108,5 +135,5 @@ def test_front_and_evaluations_come_back(tmp_path: Path) -> None:
 def test_open_wants_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"holds no run.json"):
         RunFolder.open(tmp_path)
-    RunFolder(tmp_path).update({})
+    RunFolder(tmp_path).write_manifest(manifest())
     assert RunFolder.open(tmp_path).path == tmp_path

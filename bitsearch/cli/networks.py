@@ -105,7 +105,7 @@ def export(arguments: argparse.Namespace) -> None:
     import tempfile
     from dataclasses import asdict
 
-    from bitsearch.core.rundir import write_atomically
+    from bitsearch.core.atomic import write_atomically
     from bitsearch.network import checkpoint
     from bitsearch.network.laboratory import Laboratory, load_network
 
@@ -159,6 +159,7 @@ def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laborat
     """Set up beside the checkpoint, in a folder for these settings and data alone."""
     from dataclasses import replace
 
+    from bitsearch.core.assignment import digest
     from bitsearch.network import catalogue
     from bitsearch.network.laboratory import Laboratory
     from bitsearch.network.loop import choose_device
@@ -177,7 +178,7 @@ def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laborat
         progress=progress,
         recipe=arguments.recipe,
     )
-    return replace(laboratory, folder=work / laboratory.signature)
+    return replace(laboratory, folder=work / digest(laboratory.identity))
 
 
 def _configuration(arguments: argparse.Namespace) -> "Configuration":

@@ -116,20 +116,20 @@ def status(arguments: argparse.Namespace) -> None:
     from bitsearch.core.rundir import RunFolder
 
     folder = RunFolder.open(arguments.folder)
-    settings, results = folder.settings(), folder.results()
+    manifest, results = folder.manifest(), folder.results()
     searched = {item.digest for item in results if item.fidelity != "full"}
     content = {
         "folder": str(folder.path),
-        "model": settings["model"],
-        "dataset": settings["dataset"],
-        "preset": settings["preset"],
+        "model": manifest.model,
+        "dataset": manifest.dataset,
+        "preset": manifest.preset,
         "measured": len(searched),
-        "trials": settings["trials"],
+        "trials": manifest.trials,
         "failed": len({item.digest for item in results if item.failure}),
         "finally_trained": len({item.digest for item in results if item.fidelity == "full"}),
         "front": len(folder.front()),
-        "started": settings["started"],
-        "ended": settings.get("ended"),
+        "started": manifest.started,
+        "ended": manifest.ended,
     }
     rows = [{"": key, " ": "" if value is None else str(value)} for key, value in content.items()]
     show(arguments.json, content, f"Run in {folder.path}", rows)

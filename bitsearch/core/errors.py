@@ -28,6 +28,10 @@ class CheckpointError(BitsearchError):
     """A checkpoint whose keys or shapes do not fit the network."""
 
 
+class RecordError(BitsearchError):
+    """A file of a run folder that is damaged, or that another version has written."""
+
+
 def one_of(found: str, known: Iterable[str], otherwise: str = "") -> str:
     """Say what was expected in place of `found`, and which of the known names is spelt most like it."""
     known = list(known)

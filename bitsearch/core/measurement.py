@@ -1,14 +1,13 @@
 """What a run writes down: plain values that survive a round trip through JSON."""
 
-import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from bitsearch.core.assignment import Assignment
+from bitsearch.core.records import decode, encode
 from bitsearch.core.strategy import Configuration
 
 Direction = Literal["minimize", "maximize"]
@@ -98,18 +97,12 @@ class Measurement:
 
     def to_json(self) -> str:
         """Write one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False, default=dict)
+        return encode(self)
 
     @classmethod
     def from_json(cls, line: str) -> "Measurement":
-        """Read what `to_json` wrote; unknown keys are kept out."""
-        raw: dict[str, Any] = json.loads(line)
-        known = {f.name for f in dataclasses.fields(cls)}
-        raw = {key: value for key, value in raw.items() if key in known}
-        raw["metrics"] = {name: Quantity(**value) for name, value in raw["metrics"].items()}
-        raw["latency_us"] = tuple(Latency(**value) for value in raw["latency_us"])
-        raw["parity"] = Parity(**raw["parity"]) if raw["parity"] else None
-        return cls(**raw)
+        """Read what `to_json` wrote; unknown keys are left out."""
+        return decode(line, cls, "the record", "expected a measurement")
 
 
 @dataclass(frozen=True)
@@ -181,20 +174,12 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Write JSON."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+        return encode(self)
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
         """Read what `to_json` wrote."""
-        raw = json.loads(text)
-        histograms = tuple(
-            Histogram(**_tuples(item) | {"separation": Quantity(**item["separation"])})
-            for item in raw["histograms"]
-        )
-        profiles = tuple(Profile(**_tuples(item)) for item in raw["profiles"])
-        curves = tuple(Curve(**_tuples(item)) for item in raw.get("curves", ()))
-        maps = tuple(Map(**_tuples(item)) for item in raw.get("maps", ()))
-        return cls(raw["digest"], raw["events"], histograms, profiles, curves, maps)
+        return decode(text, cls, "the record", "expected an evaluation")
 
 
 @dataclass(frozen=True)
@@ -239,12 +224,3 @@ def over_trainings(repeated: Sequence[Mapping[str, Quantity]]) -> dict[str, Quan
 def finite(value: float) -> float | None:
     """Give None for NaN and infinities, which JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn JSON's lists into the tuples that they were."""
-    return {name: _tuple(value) for name, value in raw.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value

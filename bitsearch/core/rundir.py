@@ -1,25 +1,37 @@
 """The folder of one run: every record lies here, and everything after the measurement reads only from here."""
 
+import dataclasses
 import fcntl
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bitsearch.core.errors import ConfigurationError
+from bitsearch.core import pareto
+from bitsearch.core.atomic import remove_unfinished, write_atomically
+from bitsearch.core.errors import ConfigurationError, RecordError
+from bitsearch.core.manifest import Manifest
 from bitsearch.core.measurement import Evaluation, Measurement
+from bitsearch.core.records import decode, encode
+
+ADVICE = "choose another --out, or put back the file as the run wrote it"
 
 
 class RunFolder:
-    """Read and write `run.json`, `results.jsonl`, `front.json`, `models/`, `evaluation/` and `report/` of a run."""
+    """Read and write `run.json`, `results.jsonl`, `front.json`, `models/`, `evaluation/` and `report/` of a run.
+
+    Reading raises RecordError for a file that is damaged.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.models = self.path / "models"
         self.report = self.path / "report"
         self.work = self.path / "work"
+        self._manifest, self._results, self._front = (
+            self.path / name for name in ("run.json", "results.jsonl", "front.json")
+        )
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
@@ -29,7 +41,7 @@ class RunFolder:
             ConfigurationError: there is no `run.json` in it.
         """
         folder = cls(path)
-        if not (folder.path / "run.json").is_file():
+        if not folder.begun:
             raise ConfigurationError(
                 f"{path} holds no run.json; expected the --out folder of a `bitsearch run`"
             )
@@ -40,7 +52,7 @@ class RunFolder:
         """Hold the folder for one process; the lock falls with the process, however it ends.
 
         Raises:
-            ConfigurationError: another process holds it.
+            ConfigurationError: another process holds it, or it holds results of nobody knows what.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as lock:
@@ -51,61 +63,100 @@ class RunFolder:
                     f"another run is writing to {self.path}; wait for it or choose another --out"
                 ) from None
             whole, torn = self._lines()
+            if whole and not self.begun:
+                raise ConfigurationError(
+                    f"{self.path} holds results.jsonl without run.json, which says what they were measured with; "
+                    + ADVICE
+                )
             if torn:
-                write_atomically(self.path / "results.jsonl", whole)
+                write_atomically(self._results, whole)
+            remove_unfinished(self.path)
             yield
 
-    def settings(self) -> dict[str, Any]:
-        """Read `run.json`; an empty dictionary when the run has not begun."""
-        file = self.path / "run.json"
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
+    @property
+    def begun(self) -> bool:
+        """Whether there is a `run.json`."""
+        return self._manifest.is_file()
 
-    def update(self, values: Mapping[str, Any]) -> None:
-        """Merge `values` into `run.json`."""
-        write_atomically(self.path / "run.json", json.dumps({**self.settings(), **values}, indent=1))
+    def manifest(self) -> Manifest:
+        """Read `run.json`."""
+        return decode(self._manifest.read_bytes(), Manifest, str(self._manifest), ADVICE)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write `run.json`."""
+        write_atomically(self._manifest, encode(manifest, indent=1))
+
+    def update(self, **changes: Any) -> None:
+        """Change fields of `run.json`."""
+        self.write_manifest(dataclasses.replace(self.manifest(), **changes))
 
     def append(self, measurement: Measurement) -> None:
         """Add one line to `results.jsonl`; it is on disk when this returns."""
-        with (self.path / "results.jsonl").open("a") as file:
-            file.write(measurement.to_json() + "\n")
+        with self._results.open("a") as file:
+            file.write(encode(measurement) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def results(self) -> list[Measurement]:
         """Read `results.jsonl` up to its last whole line: a process may be writing, or have died, in the middle."""
         whole, _ = self._lines()
-        return [Measurement.from_json(line) for line in whole.split("\n")[:-1]]
+        advice = "remove the line, and its configuration is measured again"
+        return [
+            _checked(decode(line, Measurement, where, advice), where, advice)
+            for number, line in enumerate(whole.split(b"\n")[:-1], 1)
+            if (where := f"{self._results}, line {number}")
+        ]
 
-    def _lines(self) -> tuple[str, str]:
+    def _lines(self) -> tuple[bytes, bytes]:
         """Split `results.jsonl` into whole lines and what a killed process left of one."""
-        file = self.path / "results.jsonl"
-        text = file.read_text() if file.is_file() else ""
-        end = text.rfind("\n") + 1
+        text = self._results.read_bytes() if self._results.is_file() else b""
+        end = text.rfind(b"\n") + 1
         return text[:end], text[end:]
 
     def write_front(self, front: list[Measurement]) -> None:
         """Write `front.json`, best performance first."""
-        write_atomically(self.path / "front.json", "[" + ",\n ".join(item.to_json() for item in front) + "]")
+        write_atomically(self._front, "[" + ",\n ".join(encode(item) for item in front) + "]")
 
     def front(self) -> list[Measurement]:
         """Read `front.json`; empty before the search has ended."""
-        file = self.path / "front.json"
-        raw = json.loads(file.read_text()) if file.is_file() else []
-        return [Measurement.from_json(json.dumps(item)) for item in raw]
+        if not self._front.is_file():
+            return []
+        where, advice = str(self._front), "remove it, and the same `bitsearch run` writes it again"
+        front = decode(self._front.read_bytes(), list[Measurement], where, advice)
+        objective = self.manifest().objective_metric if self.begun else None
+        for item in front:
+            _checked(item, where, advice)
+            if objective and not pareto.usable(item, objective):
+                raise RecordError(f"{where}: {item.digest} has no finite {objective.name}; {advice}")
+        return front
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Write `evaluation/<digest>.json`."""
-        write_atomically(self.path / "evaluation" / f"{evaluation.digest}.json", evaluation.to_json())
+        write_atomically(self._evaluation(evaluation.digest), encode(evaluation))
 
     def evaluation(self, digest: str) -> Evaluation | None:
         """Read the physics plots of a configuration, if it has been evaluated."""
-        file = self.path / "evaluation" / f"{digest}.json"
-        return Evaluation.from_json(file.read_text()) if file.is_file() else None
+        file = self._evaluation(digest)
+        if not file.is_file():
+            return None
+        advice = "remove it, and the same `bitsearch run` evaluates again"
+        return decode(file.read_bytes(), Evaluation, str(file), advice)
+
+    def _evaluation(self, digest: str) -> Path:
+        return self.path / "evaluation" / f"{digest}.json"
 
 
-def write_atomically(file: Path, content: str | bytes) -> None:
-    """Write beside `file`, then rename, so that no reader or crash ever sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    beside.replace(file)
+def _checked(item: Measurement, where: str, advice: str) -> Measurement:
+    """Refuse a record that contradicts itself."""
+    try:
+        expected = item.configuration.digest
+    except ConfigurationError as error:
+        raise RecordError(f"{where}: {error}; {advice}") from error
+    if item.digest != expected:
+        raise RecordError(
+            f"{where}: digest {item.digest} is not that of its assignment and options, {expected}; {advice}"
+        )
+    for name in ("fraction", "weight_fraction", "executed_fraction"):
+        if not 0 <= (value := getattr(item, name)) <= 1:
+            raise RecordError(f"{where}: {name} is {value}, expected 0 to 1; {advice}")
+    return item

@@ -1,5 +1,6 @@
 """Find models by name: a file in `models/` and one of the same name in `search_spaces/`, or a user's own paths."""
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -156,6 +157,15 @@ def built_in(name: str, otherwise: str = "") -> Entry:
         partial(importlib.import_module, f"{models.__name__}.{name}"),
         importlib.import_module(f"{search_spaces.__name__}.{name}"),
     )
+
+
+def contents(name: str) -> Mapping[str, str]:
+    """Give the SHA-256 of a user's model file and search space, by file name; nothing for a model of the package."""
+    if not name.endswith(".py"):
+        return {}
+    path = Path(name)
+    files = path, path.with_name(f"{path.stem}_space.py")
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def inputs_of(metadata: Mapping[str, str], batch: int, seed: int) -> "dict[str, NDArray[Any]] | None":

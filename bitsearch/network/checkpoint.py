@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bitsearch.core.assignment import Assignment
+from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import CheckpointError
 from bitsearch.core.rounding import Rounding
-from bitsearch.core.rundir import write_atomically
 from bitsearch.core.strategy import Configuration
 
 FORMAT = 1

@@ -1,9 +1,10 @@
 """Train, export and measure one configuration: the function that a search is given."""
 
 import copy
+import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 import bitsearch
-from bitsearch.core.assignment import digest
+from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import TrainingError
 from bitsearch.core.measurement import (
     Evaluation,
@@ -27,8 +28,9 @@ from bitsearch.core.measurement import (
     Quantity,
     over_trainings,
 )
+from bitsearch.core.names import safe_name
 from bitsearch.core.rounding import Rounding
-from bitsearch.core.rundir import RunFolder, write_atomically
+from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Inventory
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Progress, Recipe, Task
@@ -324,14 +326,34 @@ class Laboratory:
         )
 
     def _work(self, kind: str, options: Mapping[str, str], suffix: str) -> Path:
-        name = "-".join([kind, *options.values()])
+        name = safe_name("-".join([kind, *options.values()]))
         return RunFolder(self.folder).work / f"{name}{suffix}"
 
-    @property
-    def signature(self) -> str:
-        """Digest of everything that the measured values depend on."""
-        names = ("model", "dataset", "preset", "paths", "seed")
-        return digest([*(getattr(self, name) for name in names), self.task.settings])
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """Name everything that the measured values depend on: contents and resolved settings, never places.
+
+        Reads the data.
+        """
+        files = self.data.identity.files
+        return {
+            "model": catalogue.find(self.model).name,
+            **{f"content of {name}": digest for name, digest in catalogue.contents(self.model).items()},
+            **{name: str(getattr(self, name)) for name in ("dataset", "preset", "seed")},
+            **{
+                f"{file.role} data file {index}": f"{file.sha256} ({file.events} events)"
+                for index, file in enumerate(files, 1)
+            },
+            **{f"settings.{name}": value for name, value in _flat(self.task.settings)},
+        }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, default=str)
 
 
 def load_network(

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import CheckpointError, TrainingError
-from bitsearch.core.rundir import write_atomically
 from bitsearch.core.task import Data, Progress, Recipe, Task
 from bitsearch.network.quant import BitLinear
 

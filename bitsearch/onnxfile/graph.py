@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import ExportError
-from bitsearch.core.rundir import write_atomically
 
 LARGEST_PROTOBUF = 2**31 - 2**20  # bytes; one message ends at 2 GiB
 

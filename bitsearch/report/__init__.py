@@ -1,7 +1,9 @@
 """The report of a run: one HTML page, figures and tables, made from the files of a run folder alone."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from importlib.resources import files
 from itertools import repeat
 from pathlib import Path
@@ -11,10 +13,13 @@ import jinja2
 from matplotlib import rc_context
 
 from bitsearch.core import pareto
-from bitsearch.core.rundir import RunFolder, write_atomically
+from bitsearch.core.atomic import write_atomically
+from bitsearch.core.manifest import Manifest
+from bitsearch.core.names import safe_name
+from bitsearch.core.rundir import RunFolder
 from bitsearch.report import figures, numbers, physics, tables, verdict, view
 from bitsearch.report.sheets import sheets
-from bitsearch.report.style import STYLE, Drawing, publish
+from bitsearch.report.style import STYLE, Draw, draw, publish
 
 
 def build(folder: RunFolder, executor: Executor | None = None) -> Path:
@@ -27,7 +32,7 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
         write_atomically(folder.report / name, text)
     with rc_context(STYLE):
         side_by_side = executor.map if executor else map
-        drawings = dict(_drawings(run))
+        drawings = {name: drawn for name, make in _drawings(run) if (drawn := draw(make))}
         where = repeat(folder.report / "figures")
         pictures = list(side_by_side(publish, drawings.values(), drawings, where))
     page = folder.report / "index.html"
@@ -35,30 +40,30 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
     return page
 
 
-def _drawings(run: view.Run) -> Iterator[tuple[str, Drawing]]:
-    """Draw every figure that the records allow."""
+def _drawings(run: view.Run) -> Iterator[tuple[str, Draw]]:
+    """Name every figure that the records allow, and how it is drawn."""
     if measured := run.measured:
-        yield "pareto", figures.performance(run, run.objective, measured, run.front)
+        yield "pareto", partial(figures.performance, run, run.objective, measured, run.front)
         for metric in run.metrics.values():
             if metric != run.objective and any(metric.name in item.metrics for item in measured):
-                yield f"metric-{metric.name}", figures.performance(run, metric, measured, run.front)
+                name = f"metric-{safe_name(metric.name)}"
+                yield name, partial(figures.performance, run, metric, measured, run.front)
     if run.search_fidelity != run.fidelity and (candidates := run.candidates):
         front = pareto.front(candidates, run.objective)
-        yield "search", figures.performance(run, run.objective, candidates, front)
-    optional = {"layers": figures.layers(run), "hypervolume": figures.hypervolume(run)}
-    yield from ((name, drawing) for name, drawing in optional.items() if drawing)
+        yield "search", partial(figures.performance, run, run.objective, candidates, front)
+    yield "layers", partial(figures.layers, run)
+    yield "hypervolume", partial(figures.hypervolume, run)
     yield from physics.figures(run)
 
 
 def _content(run: view.Run) -> dict[str, Any]:
     """Collect what the page says beside its figures."""
-    settings = run.settings
-    seconds = sum(stage["seconds"] for stage in settings.get("stages", []))
+    manifest = run.manifest
     return {
         "run": run,
-        "settings": settings,
-        "title": _title(settings),
-        "data": settings.get("data", {}),
+        "manifest": manifest,
+        "command": shlex.join(manifest.command),
+        "title": _title(manifest),
         "verdict": verdict.verdict(run),
         "front": tables.performance(run, run.front),
         "front_serving": tables.serving(run, run.front),
@@ -70,18 +75,17 @@ def _content(run: view.Run) -> dict[str, Any]:
         "evaluated": run.shown(),
         "drawn": physics.DRAWN,
         "attempts": len({item.digest for item in run.results}),
-        "resolved": dict(_flatten(settings.get("settings", {}))),
-        "seconds": seconds,
+        "resolved": dict(_flatten(manifest.settings)),
+        "seconds": sum(stage.seconds for stage in manifest.stages),
         "numbers": numbers,
         "training": view.TRAINING,
     }
 
 
-def _title(settings: Mapping[str, Any]) -> str:
+def _title(manifest: Manifest) -> str:
     """Say which data the run has seen, and that they are generated if they are."""
-    model, dataset = settings.get("model", "Network"), settings.get("dataset", "unknown data")
-    title = str(settings.get("title") or f"{model} on {dataset}")
-    generated = settings.get("data", {}).get("generated", False)
+    title = manifest.title or f"{manifest.model} on {manifest.dataset}"
+    generated = manifest.data is not None and manifest.data.generated
     return f"{title} (generated data)" if generated and "generated" not in title.lower() else title
 
 

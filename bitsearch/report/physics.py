@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bitsearch.core.measurement import Curve, Evaluation, Histogram, Map, Profile
+from bitsearch.core.names import safe_name
 from bitsearch.report import numbers, style
-from bitsearch.report.style import Drawing
+from bitsearch.report.style import Draw, Drawing
 from bitsearch.report.view import Run
 
 COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
@@ -34,8 +36,8 @@ class Drawn(Generic[Plot]):
     plot: Plot
 
 
-def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
-    """Give (file name, drawing) of every plot of the shown evaluations.
+def figures(run: Run) -> Iterator[tuple[str, Draw]]:
+    """Give (file name, function that draws) of every plot of the shown evaluations.
 
     A new kind of plot takes a field of `Evaluation`, a function like `histogram` and a line here.
     """
@@ -46,10 +48,14 @@ def figures(run: Run) -> Iterator[tuple[str, Drawing]]:
         *_each(shown, lambda evaluation: evaluation.curves, curve, "curve"),
         *_each(shown, lambda evaluation: evaluation.maps, density, "map"),
     ]
-    for name, drawing in drawings:
-        last = name.startswith("map-")  # panels stand side by side
-        style.stamp(drawing.figure.axes[-1 if last else 0], run.stamp)
-        yield name, drawing
+    yield from ((name, partial(_stamped, draw, run.stamp)) for name, draw in drawings)
+
+
+def _stamped(draw: Callable[[], Drawing], text: str) -> Drawing:
+    drawing = draw()
+    last = drawing.description.startswith("map ")  # panels stand side by side
+    style.stamp(drawing.figure.axes[-1 if last else 0], text)
+    return drawing
 
 
 def telling(shown: Sequence[tuple[str, Evaluation]]) -> Callable[[Evaluation], Sequence[Histogram]]:
@@ -73,14 +79,20 @@ def _each(
     plots: Callable[[Evaluation], Sequence[Plot]],
     draw: Callable[[Sequence[Drawn[Plot]]], Figure],
     kind: str,
-) -> Iterator[tuple[str, Drawing]]:
-    """Bring the same plot of all evaluations together and draw it once."""
+) -> Iterator[tuple[str, Callable[[], Drawing]]]:
+    """Bring the same plot of all evaluations together, to be drawn once."""
     curves: dict[str, list[Drawn[Plot]]] = {}
     for (label, evaluation), colour, width in zip(shown, COLOURS, WIDTHS, strict=False):
         for plot in plots(evaluation):
             curves.setdefault(plot.name, []).append(Drawn(label, colour, width, plot))
     for name, members in curves.items():
-        yield f"{kind}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}", Drawing(draw(members), f"{kind} {name}")
+        yield f"{kind}-{safe_name(name)}", partial(_drawn, draw, members, f"{kind} {name}")
+
+
+def _drawn(
+    draw: Callable[[Sequence[Drawn[Plot]]], Figure], members: Sequence[Drawn[Plot]], what: str
+) -> Drawing:
+    return Drawing(draw(members), what)
 
 
 def histogram(curves: Sequence[Drawn[Histogram]]) -> Figure:

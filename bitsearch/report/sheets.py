@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from bitsearch.core.measurement import Measurement
@@ -18,7 +19,7 @@ def sheets(run: Run) -> dict[str, str]:
         "baselines.csv": _csv([_flat(run, item) for item in run.baselines]),
         "layers.csv": _csv(list(_layers(run))),
         "histograms.csv": _csv(list(_bins(run))),
-        "published.csv": _csv(run.settings.get("published", {}).get("results", [])),
+        "published.csv": _csv([asdict(item) for item in run.manifest.published.results]),
     }
 
 
@@ -60,9 +61,9 @@ def _flat(run: Run, item: Measurement) -> dict[str, Any]:
 def _layers(run: Run) -> Iterator[dict[str, Any]]:
     """Give one row a layer with its precision in every front member."""
     group_of = {name: group for group, weights in run.groups.items() for name in weights}
-    for layer in run.settings.get("layers", []):
-        precisions = {item.digest: item.assignment.get(layer["name"]) for item in run.front}
-        yield layer | {"group": group_of.get(layer["name"], "")} | precisions
+    for layer in run.manifest.layers:
+        precisions = {item.digest: item.assignment.get(layer.name) for item in run.front}
+        yield asdict(layer) | {"group": group_of.get(layer.name, "")} | precisions
 
 
 def _bins(run: Run) -> Iterator[dict[str, Any]]:

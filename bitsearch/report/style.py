@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+from matplotlib.text import Text
 
 INK: Final = "#1b1d21"
 PAPER: Final = "#fffffe"
@@ -85,13 +87,17 @@ class Drawing:
     hover: dict[str, str] = field(default_factory=dict)
 
 
+Draw = Callable[[], Drawing | None]
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A figure inside the page: `svg` takes its colours from the page, in light and in dark."""
+    """A figure inside the page: `svg` takes its colours from the page; a paragraph where it could not be drawn."""
 
     name: str
     description: str
     svg: Markup
+    drawn: bool = True
 
 
 def stamp(axes: Axes, text: str) -> None:
@@ -99,11 +105,35 @@ def stamp(axes: Axes, text: str) -> None:
     axes.text(1.015, 0, text, transform=axes.transAxes, rotation=90, va="bottom", fontsize=9, color=MUTED)
 
 
+def draw(make: Draw) -> Drawing | str | None:
+    """Draw a figure, or say why it cannot be drawn (records may hold any number); None where there is none yet."""
+    try:
+        return make()
+    except (ArithmeticError, IndexError, ValueError) as error:
+        return _reason(error)
+
+
 @rc_context(STYLE)
-def publish(drawing: Drawing, name: str, folder: Path) -> Picture:
-    """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed."""
+def publish(drawing: Drawing | str, name: str, folder: Path) -> Picture:
+    """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed, or the reason why there is none."""
+    if isinstance(drawing, str):
+        return Picture(name, "", Markup('<p class="warning">{}</p>').format(drawing), drawn=False)
+    try:
+        return _publish(drawing, name, folder)
+    except (ArithmeticError, IndexError, ValueError) as error:
+        for suffix in ("png", "pdf"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+        return publish(_reason(error), name, folder)
+
+
+def _reason(error: Exception) -> str:
+    return f"This figure cannot be drawn: {' '.join(str(error).split())[:200]}"
+
+
+def _publish(drawing: Drawing, name: str, folder: Path) -> Picture:
     folder.mkdir(parents=True, exist_ok=True)
     figure = drawing.figure
+    _show_bad_formulas_as_text(figure)
     figure.savefig(folder / f"{name}.png")
     figure.set_layout_engine("none")
     # Not `savefig`, which draws everything a second time for a layout that now stands.
@@ -114,6 +144,16 @@ def publish(drawing: Drawing, name: str, folder: Path) -> Picture:
     svg: Any = FigureCanvasSVG(figure)
     svg.print_svg(buffer, metadata={"Date": None})
     return Picture(name, drawing.description, _embeddable(buffer.getvalue(), name, drawing))
+
+
+def _show_bad_formulas_as_text(figure: Figure) -> None:
+    """Labels come from records: a `$` in them need not begin a formula."""
+    parser = MathTextParser("path")
+    for text in figure.findobj(Text):
+        try:
+            parser.parse(text.get_text())
+        except ValueError:
+            text.set_parse_math(False)
 
 
 def _embeddable(svg: str, name: str, drawing: Drawing) -> Markup:

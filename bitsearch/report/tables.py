@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bitsearch.core.measurement import Measurement, Metric, PublishedFraction, PublishedResult, Quantity
+from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.report import numbers
 from bitsearch.report.view import TRAINING, Run
 
@@ -152,9 +152,8 @@ def _metric(metric: Metric, members: Sequence[Measurement]) -> Column:
 
 def published(run: Run) -> Table | None:
     """Put the numbers that the paper prints beside ours, as its table has them: a row a strategy."""
-    known = run.settings.get("published", {})
-    results = [PublishedResult(**raw) for raw in known.get("results", [])]
-    shares = {raw["strategy"]: PublishedFraction(**raw) for raw in known.get("fractions", [])}
+    results = run.manifest.published.results
+    shares = {item.strategy: item for item in run.manifest.published.fractions}
     if not results:
         return None
     ours = {run.names[item.digest]: item for item in run.baselines}

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bitsearch.core import pareto
-from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Metric, Quantity, Yardstick
+from bitsearch.core.manifest import Manifest
+from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Metric, Yardstick
 from bitsearch.core.rundir import RunFolder
+from bitsearch.core.space import Group
 from bitsearch.report import numbers
 
 TRAINING: Mapping[Fidelity, str] = {
@@ -26,7 +27,7 @@ class Run:
     """
 
     folder: RunFolder
-    settings: Mapping[str, Any]
+    manifest: Manifest
     metrics: Mapping[str, Metric]
     objective: Metric
     results: list[Measurement]
@@ -66,12 +67,9 @@ class Run:
         return [item for item in self.results if item.failure is not None]
 
     @property
-    def yardsticks(self) -> list[Yardstick]:
+    def yardsticks(self) -> tuple[Yardstick, ...]:
         """What simple estimators reach on the same events."""
-        return [
-            Yardstick(raw["name"], raw["metric"], Quantity(**raw["quantity"]))
-            for raw in self.settings.get("yardsticks", [])
-        ]
+        return self.manifest.yardsticks
 
     @property
     def searched(self) -> bool:
@@ -81,9 +79,10 @@ class Run:
     @property
     def stamp(self) -> str:
         """What every figure says about its data."""
-        parts = [self.settings.get("model"), self.settings.get("dataset")]
-        generated = self.settings.get("data", {}).get("generated")
-        return ", ".join(filter(None, [*parts, "generated data" if generated else None]))
+        generated = self.manifest.data is not None and self.manifest.data.generated
+        return ", ".join(
+            [self.manifest.model, self.manifest.dataset, *(["generated data"] if generated else [])]
+        )
 
     @property
     def is_final(self) -> bool:
@@ -93,12 +92,11 @@ class Run:
     @property
     def groups(self) -> dict[str, dict[str, int]]:
         """The weights of each layer of each group, in network order."""
-        layers = self.settings.get("layers", [])
-        weights = {layer["name"]: layer["out_features"] * layer["in_features"] for layer in layers}
+        weights = {layer.name: layer.weights for layer in self.manifest.layers}
         order = {name: index for index, name in enumerate(weights)}
-        groups = self.settings.get("groups") or [{"name": name, "layers": [name]} for name in weights]
-        groups = sorted(groups, key=lambda group: min(order[name] for name in group["layers"]))
-        return {group["name"]: {name: weights[name] for name in group["layers"]} for group in groups}
+        groups = self.manifest.groups or [Group(name, (name,), "") for name in weights]
+        groups = sorted(groups, key=lambda group: min(order[name] for name in group.layers))
+        return {group.name: {name: weights[name] for name in group.layers} for group in groups}
 
     def strategies_among(self, measured: list[Measurement]) -> list[Measurement]:
         """Pick the paper's strategies, in the paper's order."""
@@ -143,11 +141,8 @@ class Run:
 
 def read(folder: RunFolder) -> Run:
     """Read a run folder in whatever state the run has left it."""
-    settings = folder.settings()
-    results = folder.results()
-    metrics = {raw["name"]: Metric(**raw) for raw in settings.get("metrics", [])}
-    name = settings.get("objective", "objective")
-    objective = metrics.get(name) or Metric(name, name, "", "minimize", "")
+    manifest, results = folder.manifest(), folder.results()
+    objective = manifest.objective_metric
     searched = [item for item in results if item.origin == "search" and pareto.usable(item, objective)]
     in_search = max((item.fidelity for item in searched), key=pareto.FIDELITIES.index, default=None)
     front = folder.front()
@@ -156,13 +151,13 @@ def read(folder: RunFolder) -> Run:
         front = pareto.front(comparable, objective)
     return Run(
         folder=folder,
-        settings=settings,
-        metrics=metrics,
+        manifest=manifest,
+        metrics={metric.name: metric for metric in manifest.metrics},
         objective=objective,
         results=results,
         front=front,
         fidelity=front[0].fidelity if front else "full",
         search_fidelity=in_search or "finetuned",
-        names={raw["digest"]: raw["name"] for raw in settings.get("strategies", [])}
+        names={item.digest: item.name for item in manifest.strategies}
         | {item.digest: item.strategy for item in results if item.strategy},
     )

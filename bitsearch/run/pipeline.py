@@ -1,6 +1,5 @@
 """`bitsearch run`: data, float references, baselines and search, final training, evaluation, report."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +16,11 @@ import torch
 
 from bitsearch import report
 from bitsearch.core import pareto
+from bitsearch.core.assignment import digest
 from bitsearch.core.errors import ConfigurationError, one_of
+from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Stage
 from bitsearch.core.measurement import Measurement, Metric
-from bitsearch.core.rundir import RunFolder, write_atomically
+from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import catalogue, sensitivity, workers
@@ -96,18 +97,6 @@ class _Run:
 
     def execute(self) -> Path:
         self._begin()
-        with self._stage("data"):
-            identity = self.laboratory.data.identity
-            yardsticks = self.laboratory.task.yardsticks(self.laboratory.data)
-        for item in yardsticks:
-            self.terminal.say(f"{item.name} alone: {item.metric} {item.quantity.value:.4g}")
-        data = json.loads(json.dumps(asdict(identity)))
-        if (known := self.folder.settings().get("data", data)) != data:
-            raise ConfigurationError(
-                f"{self.folder.path} holds a run on other data: {known['statement']} found {data['statement']} "
-                "the content of a file has changed; choose another --out"
-            )
-        self.folder.update({"data": data, "yardsticks": [asdict(item) for item in yardsticks]})
         study = self._study()
         with workers.workers(self.laboratory, self.count) as executor:
             with self._stage("float references"):
@@ -121,7 +110,7 @@ class _Run:
             with self._stage("latency"):
                 self._time(finalists)
             self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
-            self.folder.update({"ended": datetime.now(UTC).isoformat(timespec="seconds")})
+            self.folder.update(ended=datetime.now(UTC).isoformat(timespec="seconds"))
             with self._stage("report"):
                 return report.build(self.folder, executor)
 
@@ -135,50 +124,60 @@ class _Run:
         return {item.configuration.digest: f"baseline:{item.name}" for item in self.space.strategies}
 
     def _begin(self) -> None:
-        """Write what is known before any work, or check that the folder holds the same run."""
-        known = self.folder.settings()
-        signature = self.laboratory.signature
-        if known and known.get("signature") != signature:
-            raise ConfigurationError(
-                f"{self.folder.path} holds a run of {known.get('model')} on {known.get('dataset')} with preset "
-                f"{known.get('preset')} and seed {known.get('seed')} whose settings or data differ; "
-                "choose another --out, or repeat that run's flags to continue it"
-            )
-        task = self.laboratory.task
+        """Read the data, then write what is known before any work, or check that the folder holds the same run."""
+        known = self.folder.manifest() if self.folder.begun else None
+        self.terminal.stage("data")
+        began = time.monotonic()
+        identity = self.laboratory.identity
+        if known:
+            _require_same(self.folder, known.identity, identity)
+        task, data = self.laboratory.task, self.laboratory.data
+        yardsticks = task.yardsticks(data)
+        for item in yardsticks:
+            self.terminal.say(f"{item.name} alone: {item.metric} {item.quantity.value:.4g}")
         inventory = self.laboratory.inventory(self.entry.options_of_reference(task.preset))
         group_of = {name: group.name for group in self.space.groups for name in group.layers}
-        self.folder.update(
-            {
-                "signature": signature,
-                "version": version("bitsearch"),
-                "command": ["bitsearch", *sys.argv[1:]],
-                **{name: getattr(self.request, name) for name in ("model", "preset", "seed", "trials")},
-                "workers": self.count,
-                "dataset": task.dataset,
-                "recipe": task.recipes.name,
-                "device": self.laboratory.device,
-                "title": f"Mixed precision of {self.entry.name} on {task.dataset}",
-                "settings": task.settings,
-                "sampler": self.request.sampler,
-                "metrics": [asdict(metric) for metric in task.metrics],
-                "objective": task.objective,
-                "layers": [{**asdict(layer), "group": group_of[layer.name]} for layer in inventory.layers],
-                "groups": [asdict(group) for group in self.space.groups],
-                "options": dict(self.space.options),
-                "strategies": [
-                    {"name": item.name, "digest": item.configuration.digest, "description": item.description}
-                    for item in self.space.strategies
-                ],
-                "published": {
-                    "source": self.entry.published_source,
-                    "results": [asdict(item) for item in self.entry.published(task.dataset)],
-                    "fractions": [asdict(item) for item in self.entry.published_fractions(task.dataset)],
-                },
-                "environment": {**runtime.environment(), **_training_environment()},
-                "started": known.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
-                "stages": known.get("stages", []),
-            }
+        manifest = Manifest(
+            model=self.request.model,
+            dataset=task.dataset,
+            preset=task.preset,
+            seed=self.request.seed,
+            trials=self.request.trials,
+            recipe=task.recipes.name,
+            metrics=task.metrics,
+            objective=task.objective,
+            version=version("bitsearch"),
+            command=("bitsearch", *sys.argv[1:]),
+            title=f"Mixed precision of {self.entry.name} on {task.dataset}",
+            identity=identity,
+            data=data.identity,
+            workers=self.count,
+            device=self.laboratory.device,
+            sampler=self.request.sampler,
+            settings=task.settings,
+            layers=tuple(
+                GroupedLayer(**asdict(layer), group=group_of[layer.name]) for layer in inventory.layers
+            ),
+            groups=self.space.groups,
+            options=self.space.options,
+            strategies=tuple(
+                NamedStrategy(item.name, item.configuration.digest, item.description)
+                for item in self.space.strategies
+            ),
+            published=Published(
+                self.entry.published_source,
+                self.entry.published(task.dataset),
+                self.entry.published_fractions(task.dataset),
+            ),
+            yardsticks=yardsticks,
+            sensitivities=known.sensitivities if known else None,
+            environment={**runtime.environment(), **_training_environment()},
+            started=known.started if known else datetime.now(UTC).isoformat(timespec="seconds"),
+            stages=known.stages if known else (),
+            timed=known.timed if known else (),
         )
+        self.folder.write_manifest(manifest)
+        self._add_time("data", time.monotonic() - began)
 
     def _prepare(self, executor: Executor) -> None:
         """Train the float network of every choice of options and trace its graphs.
@@ -198,7 +197,8 @@ class _Run:
     def _study(self) -> Study:
         """Open the study before anything is trained, so that a wrong storage costs nothing."""
         storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
-        name = f"{self.entry.name}-{self.laboratory.dataset}-{self.laboratory.preset}-{self.laboratory.signature}"
+        laboratory = self.laboratory
+        name = "-".join((self.entry.name, laboratory.dataset, laboratory.preset, digest(laboratory.identity)))
         return Study.open(self.space, self.objective, storage, name, self.request.seed, self.request.sampler)
 
     def _search(self, executor: Executor, study: Study) -> None:
@@ -225,20 +225,17 @@ class _Run:
 
     def _ladder(self) -> list[Configuration]:
         """Seed the search with the groups that gradients call harmless, kept for continued runs."""
-        file = self.laboratory.folder / "work" / "sensitivities.json"
         task = self.laboratory.task
         options = self.entry.options_of_reference(task.preset)
         inventory = self.laboratory.inventory(options)
-        if file.is_file():
-            scores = json.loads(file.read_text())
-        else:
+        scores = self.folder.manifest().sensitivities
+        if scores is None or scores.keys() != {group.name for group in self.space.groups}:
             self.terminal.progress("layer sensitivities", 0.0)
             network = self.laboratory.reference(options).network
             scores = sensitivity.fisher(network, task, self.laboratory.data, self.space, self.request.seed)
-            write_atomically(file, json.dumps(scores))
+            self.folder.update(sensitivities=scores)
         weights = {layer.name: layer.weights for layer in inventory.layers}
         sizes = {group.name: sum(weights[name] for name in group.layers) for group in self.space.groups}
-        self.folder.update({"sensitivities": scores})
         return ladder(self.space, sizes, scores)
 
     def _train_finalists(self, executor: Executor) -> list[Measurement]:
@@ -294,14 +291,14 @@ class _Run:
 
     def _time(self, finalists: list[Measurement]) -> None:
         """Time the finalists once nothing else runs: beside a training they would look slow."""
-        timed = set(self.folder.settings().get("timed", ()))
+        timed = set(self.folder.manifest().timed)
         for item in finalists:
             if item.digest not in timed and item.model:
                 session = runtime.open_session(self.folder.path / item.model)
                 latest = self._results("full")[item.digest]
                 self.folder.append(replace(latest, latency_us=self.laboratory.latencies(session)))
                 timed.add(item.digest)
-                self.folder.update({"timed": sorted(timed)})
+                self.folder.update(timed=tuple(sorted(timed)))
 
     def _reported(self, futures: "list[Future[T]]", done: str) -> "Iterator[Future[T]]":
         """Yield what is ready and say how many are."""
@@ -320,15 +317,30 @@ class _Run:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """Name a stage and add its wall time to what earlier sittings spent on it."""
+        """Name a stage; when it has ended, add its wall time to what earlier sittings spent on it."""
         self.terminal.stage(name)
         began = time.monotonic()
-        try:
-            yield
-        finally:
-            stages = {item["name"]: item["seconds"] for item in self.folder.settings()["stages"]}
-            stages[name] = stages.get(name, 0.0) + time.monotonic() - began
-            self.folder.update({"stages": [{"name": key, "seconds": value} for key, value in stages.items()]})
+        yield
+        self._add_time(name, time.monotonic() - began)
+
+    def _add_time(self, name: str, seconds: float) -> None:
+        stages = {item.name: item.seconds for item in self.folder.manifest().stages}
+        stages[name] = stages.get(name, 0.0) + seconds
+        self.folder.update(stages=tuple(Stage(*item) for item in stages.items()))
+
+
+def _require_same(folder: RunFolder, known: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise ConfigurationError that names what differs, with both values."""
+    differing = [name for name in {**known, **now} if known.get(name) != now.get(name)]
+    if differing:
+        parts = [
+            f"{name} {known.get(name, 'nothing')}, now {now.get(name, 'nothing')}" for name in differing[:3]
+        ]
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise ConfigurationError(
+            f"{folder.path} holds a run with other settings or data ({'; '.join(parts)}{more}); "
+            "choose another --out, or repeat that run's flags to continue it"
+        )
 
 
 def _spread(configurations: list[Configuration], limit: int) -> list[Configuration]:

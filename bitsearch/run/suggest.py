@@ -1,6 +1,5 @@
 """Choose what to quantise from sensitivities alone: no training."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,25 +62,26 @@ def from_run(folder: Path, model: str, dataset: str | None, target: float) -> Su
     Raises:
         ConfigurationError: the folder holds no run of this model, or one that has not come that far.
     """
-    run = RunFolder.open(folder)
-    settings = run.settings()
-    require_same(folder, settings["model"], settings["dataset"], model, dataset)
-    kept = run.work / "sensitivities.json"
-    scores = settings.get("sensitivities") or (json.loads(kept.read_text()) if kept.is_file() else None)
+    manifest = RunFolder.open(folder).manifest()
+    require_same(folder, manifest.model, manifest.dataset, model, dataset)
+    scores = manifest.sensitivities
     if scores is None:
         raise ConfigurationError(
             f"the run in {folder} has not computed its sensitivities; continue it with `bitsearch run` first"
         )
     entry = catalogue.find(model)
-    task = entry.task(settings["dataset"], settings["preset"])
+    task = entry.task(manifest.dataset, manifest.preset)
     inventory = catalogue.inventory(task, entry.options_of_reference(task.preset))
-    sizes = {item["name"]: (item["out_features"], item["in_features"]) for item in settings["layers"]}
+    sizes = {layer.name: (layer.out_features, layer.in_features) for layer in manifest.layers}
     if sizes != {layer.name: (layer.out_features, layer.in_features) for layer in inventory.layers}:
         raise ConfigurationError(
             f"the run in {folder} was made with other layers than {model} has now; expected the same, run again"
         )
-    groups = [Group(item["name"], tuple(item["layers"]), item["role"]) for item in settings["groups"]]
-    return suggest(groups, inventory, scores, target)
+    if lacking := sorted({group.name for group in manifest.groups}.difference(scores)):
+        raise ConfigurationError(
+            f"the run in {folder} has no sensitivity of {', '.join(lacking)}; expected one for every group"
+        )
+    return suggest(manifest.groups, inventory, scores, target)
 
 
 def from_checkpoint(
