@@ -18,18 +18,25 @@ from torch import nn
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.precision import Precision
+from bitsearch.core.rounding import Rounding
 from bitsearch.network import quant
 from bitsearch.ops import reference
 
-CONTENDERS = ("float32", "ternary", "binary")
+CONTENDERS: dict[str, tuple[Precision, Rounding]] = {
+    "float32": (Precision.FLOAT32, Rounding.PAPER),
+    **{f"ternary {kind}": (Precision.TERNARY, kind) for kind in Rounding},
+    "binary paper": (Precision.BINARY, Rounding.PAPER),
+}
 
 
-def stack(width: int, layers: int, precision: str) -> nn.Module:
-    """Build `layers` square linear layers of one precision."""
+def stack(width: int, layers: int, precision: Precision, rounding: Rounding) -> nn.Module:
+    """Build `layers` square linear layers of one precision and rounding."""
     torch.manual_seed(0)
     network = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
     names = [name for name, _ in quant.linear_layers(network)]
-    return quant.apply(network, Assignment.of(names, names, Precision(precision)))
+    return quant.apply(
+        network, Assignment.of(names, names, precision), rounding=dict.fromkeys(names, rounding)
+    )
 
 
 def verify(network: nn.Module, x: torch.Tensor) -> None:
@@ -62,7 +69,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
-    networks = {name: stack(arguments.width, arguments.layers, name) for name in CONTENDERS}
+    networks = {name: stack(arguments.width, arguments.layers, *kind) for name, kind in CONTENDERS.items()}
     x = torch.randn(arguments.batch, arguments.width, requires_grad=False)
     for network in networks.values():
         verify(network, x)
@@ -76,12 +83,12 @@ def main() -> None:
     print(
         f"{arguments.layers} layers {arguments.width} x {arguments.width}, batch {arguments.batch}, step in µs"
     )
-    print(f"{'':10}{'minimum':>10}{'median':>10}{'x float (min)':>15}{'x float (median)':>18}")
+    print(f"{'':17}{'minimum':>10}{'median':>10}{'x float (min)':>15}{'x float (median)':>18}")
     base = times["float32"]
     for name, values in times.items():
         low, middle = min(values), statistics.median(values)
         print(
-            f"{name:10}{low:10.0f}{middle:10.0f}{low / min(base):15.2f}{middle / statistics.median(base):18.2f}"
+            f"{name:17}{low:10.0f}{middle:10.0f}{low / min(base):15.2f}{middle / statistics.median(base):18.2f}"
         )
 
 

@@ -77,12 +77,15 @@ def _optimal(weight: Float, precision: Precision) -> Codes:
         return np.where(weight < 0, -1, 1).astype(np.int8)
     magnitude = np.abs(weight)
     falling = -np.sort(-magnitude, axis=1)
-    gain = np.cumsum(falling, axis=1, dtype=np.float64) ** 2 / np.arange(1, weight.shape[1] + 1)
-    # Of equals the last: sums of equal magnitudes are off by a little, and those are kept or dropped together.
-    near_best = gain >= gain.max(axis=1, keepdims=True) * (1 - 1e-12)
-    last = weight.shape[1] - 1 - np.argmax(near_best[:, ::-1], axis=1)
-    smallest = np.take_along_axis(falling, last[:, None], axis=1)
+    gain = np.cumsum(falling, axis=1, dtype=np.float64) ** 2 * reciprocals(weight.shape[1])
+    smallest = np.take_along_axis(falling, np.argmax(gain, axis=1)[:, None], axis=1)
     return np.where((magnitude >= smallest) & (magnitude > 0), np.sign(weight), 0).astype(np.int8)
+
+
+def reciprocals(count: int) -> NDArray[np.float64]:
+    """Give 1/k for k = 1 to `count`, falling a little less, so that of equal gains that of the largest k wins."""
+    k = np.arange(1, count + 1, dtype=np.float64)
+    return np.asarray((1 + 1e-15 * k) / k)
 
 
 def _means(rows: Float) -> Float:

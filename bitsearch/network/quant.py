@@ -1,6 +1,7 @@
 """Quantisation-aware linear layers, applied to any network from outside (BitHEP Eqs. (1)-(3))."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.precision import Precision
-from bitsearch.core.rounding import SMALLEST_SCALE, Rounding
+from bitsearch.core.rounding import SMALLEST_SCALE, Rounding, reciprocals
 from bitsearch.core.space import Inventory, Layer
 from bitsearch.network.convert import convert, declined, reason
 
@@ -36,19 +37,21 @@ def round_rows(
 
 
 def _optimal(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep the k largest magnitudes of each row, with k = argmax (Σ₁ᵏ|w|)² / k, of equals the largest."""
+    """Keep the k largest magnitudes of each row, with k = argmax (Σ₁ᵏ|w|)² / k."""
     rising = weight.abs().neg_()
     # On a processor numpy sorts 5 to 25 times as fast as torch.
     rising = rising.sort(1).values if weight.is_cuda else torch.from_numpy(np.sort(rising.numpy(), axis=1))
-    counts = torch.arange(1, weight.shape[1] + 1, dtype=torch.float64, device=weight.device)
     sums = rising.cumsum(1, dtype=torch.float64)
-    gain = sums.square().div_(counts)
-    near_best = gain >= gain.amax(1, keepdim=True).mul_(1 - 1e-12)
-    # Rows that hold a NaN have no best: nothing is kept and the scale is infinite, which the loss will show.
-    kept = counts.mul(near_best).amax(1, keepdim=True)
-    index = kept.long().sub_(1).clamp_min_(0)
-    codes = torch.sign(weight).mul_(weight.abs() >= -rising.gather(1, index))
-    return codes, (sums.gather(1, index) / -kept)[:, 0].to(weight.dtype)
+    last = sums.square().mul_(_reciprocals(weight.shape[1], weight.device)).argmax(1, keepdim=True)
+    smallest, scale = -rising.gather(1, last), sums.gather(1, last) / -(last + 1)
+    # What is smaller never rounds to a quotient of 1. This is half the time of comparing.
+    codes = (weight / smallest.masked_fill_(smallest == 0, 1)).trunc_().clamp_(-1, 1)
+    return codes, scale[:, 0].to(weight.dtype)
+
+
+@lru_cache(maxsize=64)
+def _reciprocals(count: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(reciprocals(count)).to(device)
 
 
 def quantize_activations(x: Tensor, act_qmax: float = 127.0) -> tuple[Tensor, Tensor]:
