@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bitsearch.cli import main
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
 from bitsearch.core.rounding import Rounding
@@ -102,3 +103,59 @@ def test_everything_that_does_not_fit_is_listed() -> None:
     state = {"weight": torch.ones(3, 2), "bias": torch.ones(3)}
     checkpoint.load_state(network, state)
     assert torch.equal(network.weight, state["weight"])
+
+
+def ours(**changes: Any) -> dict[str, Any]:
+    content = {
+        "format": 1, "model": "caloinn", "dataset": "ds2", "preset": "smoke", "assignment": {"a": "ternary"},
+        "options": {}, "strategy": None, "seed": 7, "state": STATE,
+    }  # fmt: skip
+    return {**content, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": 3}, "damaged .*Expected `str`, got `int`"),
+        ({"seed": "7"}, "damaged .*Expected `int`"),
+        ({"options": [1]}, "damaged"),
+        ({"assignment": {"a": "quaternary"}}, "layer a has precision 'quaternary'"),
+        ({"assignment": {"a": {"a": {}}}}, "damaged"),
+        ({"rounding": {"a": "odd"}}, "'odd' is not a valid"),
+        ({"format": 9}, "has format 9; expected 1"),
+        ({"state": {"a.weight": 1.0}}, "holds no state dict"),
+        ({"state": {"a.weight": torch.ones(2, dtype=torch.complex64)}}, "a.weight is torch.complex64"),
+        ({"state": {"a.weight": torch.tensor([1.0, float("nan")])}}, "a.weight holds NaN or infinity"),
+        ({"state": {3: torch.ones(2)}}, "has the key 3"),
+    ],
+    ids=str,
+)
+def test_wrong_content_is_one_line(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    torch.save(ours(**changes), tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    "key", ["model", "dataset", "preset", "assignment", "options", "strategy", "seed", "state"]
+)
+def test_missing_keys_are_one_line(tmp_path: Path, key: str) -> None:
+    content = ours()
+    del content[key]
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=f"`{key}`|no state dict"):
+        checkpoint.read(tmp_path / "c.pt")
+
+
+def test_a_path_inside_of_a_checkpoint_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("evil.py", "evil_space.py"):
+        (tmp_path / name).write_text("open('executed', 'w')")
+    torch.save(ours(model="evil.py"), "x.pt")
+    assert main(["export", "x.pt", "--out", "x.onnx"]) == 2
+    errors = capsys.readouterr().err
+    assert "there is no model 'evil.py'" in errors
+    assert "only where you name it yourself" in errors
+    assert not (tmp_path / "executed").exists()

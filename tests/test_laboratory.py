@@ -75,6 +75,34 @@ def test_failed_training_is_a_measurement_that_says_why(
     assert json.loads(found.to_json())["digest"] == bench.strategy("all").digest
 
 
+def test_any_exception_of_one_configuration_is_its_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("odd\nshapes")
+
+    monkeypatch.setattr(module, "train", fail)
+    assert bench.laboratory.measure(bench.strategy("all"), "search").failure == "ValueError: odd shapes"
+
+
+def test_a_full_disk_is_no_fault_of_a_configuration(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "train", fail)
+    with pytest.raises(OSError, match="No space"):
+        bench.laboratory.measure(bench.strategy("all"), "search")
+
+
+def test_repetitions_of_neighbouring_seeds_share_no_weights(bench: Bench) -> None:
+    options = {"permutation": "random"}
+    one = dataclasses.replace(bench.laboratory, seed=1).network(options, 1).state_dict()
+    two = dataclasses.replace(bench.laboratory, seed=2).network(options, 0).state_dict()
+    weights = [name for name in one if name.endswith("layers.0.weight")]
+    assert weights
+    assert not any(torch.equal(one[name], two[name]) for name in weights)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_metric_that_is_not_finite_is_a_failure(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, value: float

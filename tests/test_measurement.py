@@ -17,6 +17,7 @@ from bitsearch.core.measurement import (
     Profile,
     Quantity,
     finite,
+    over_trainings,
 )
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -102,3 +103,11 @@ def test_configuration_is_what_was_measured() -> None:
     configuration = measurement().configuration
     assert configuration.assignment.quantized == ("a",)
     assert dict(configuration.options) == {"o": "x"}
+
+
+def test_values_of_single_trainings_are_kept_in_order() -> None:
+    """So that two configurations can be compared training by training."""
+    repeated = [{"nll": Quantity(value, 0.5, 100)} for value in (3.0, 1.0, 2.0)]
+    assert over_trainings(repeated)["nll"] == Quantity(2.0, 1.0, 3, (3.0, 1.0, 2.0))
+    assert over_trainings(repeated[:1])["nll"] == Quantity(3.0, 0.5, 100, (3.0,))
+    assert over_trainings([]) == {}

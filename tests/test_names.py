@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsearch.core.names import safe_name
+from bitsearch.core.names import masked, safe_name
 
 HOSTILE = [
     "",
@@ -42,3 +42,18 @@ def test_any_text_becomes_one_plain_part_of_a_path(text: str) -> None:
 
 def test_different_names_stay_different() -> None:
     assert len({safe_name(text) for text in HOSTILE}) == len(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mysql://user:secret@host/db", "mysql://user:***@host/db"),
+        ("postgresql+psycopg://u:se:c@ret@host:5432/db", "postgresql+psycopg://u:***@host:5432/db"),
+        ("mysql://host/db?user=u&password=secret", "mysql://host/db?user=u&password=***"),
+        ("cannot open mysql://u:secret@h (no route)", "cannot open mysql://u:***@h (no route)"),
+        ("sqlite:////data/study.db", "sqlite:////data/study.db"),
+        ("https://host:8080/path", "https://host:8080/path"),
+    ],
+)
+def test_passwords_in_addresses_are_masked(text: str, shown: str) -> None:
+    assert masked(text) == shown

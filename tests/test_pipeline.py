@@ -85,7 +85,7 @@ def test_records_hold_what_the_contract_lists(smoke: SmokeRun) -> None:
     for line in (smoke.folder.path / "results.jsonl").read_text().splitlines():
         raw = json.loads(line)
         assert set(names.split()) <= raw.keys()
-        assert {"value", "std", "n"} == raw["metrics"]["nll"].keys()
+        assert {"value", "std", "n", "values"} == raw["metrics"]["nll"].keys()
         assert {"median_us", "spread_us", "batch", "threads", "kernel"} <= raw["latency_us"][0].keys()
         assert raw["failure"] is None
     for item in smoke.results:

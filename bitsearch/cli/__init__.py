@@ -10,6 +10,7 @@ from bitsearch.cli.failures import explain, require
 from bitsearch.cli.output import fill
 from bitsearch.cli.table import GROUPS, VERBS
 from bitsearch.core.errors import one_of
+from bitsearch.core.signals import watched
 
 TEXT = "Automatic mixed-precision search and low-bit inference for high-energy-physics networks."
 EPILOG = (
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = chosen.verb
     try:
         require(verb.extra)
-        verb.execute(chosen)
+        with watched():
+            verb.execute(chosen)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         status, line = explain(error, verb.extra)

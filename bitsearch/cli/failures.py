@@ -4,8 +4,11 @@ import os
 import traceback
 from importlib.util import find_spec
 from pathlib import Path
+from signal import Signals
 
 from bitsearch.core.errors import BitsearchError, ConfigurationError
+from bitsearch.core.names import masked
+from bitsearch.core.signals import Interrupted
 
 EXTRAS = {
     "": (),
@@ -38,12 +41,22 @@ def require(extra: str) -> None:
 
 
 def explain(error: BaseException, extra: str) -> tuple[int, str]:
-    """Give the exit status and the line for what a verb has raised; an empty line says nothing."""
+    """Give the exit status and the line for what a verb has raised; an empty line says nothing.
+
+    Passwords in addresses are masked.
+    """
+    status, line = _explain(error, extra)
+    return status, masked(line)
+
+
+def _explain(error: BaseException, extra: str) -> tuple[int, str]:
     from bitsearch.ops import OperatorError
 
     match error:
         case BitsearchError() | OperatorError():
             return 2, " ".join(str(error).split())  # libraries word some of their errors in several lines
+        case Interrupted():
+            return error.status, f"ended by {Signals(error.number).name}; the same command continues"
         case KeyboardInterrupt():
             return 130, "interrupted; the same command continues"
         case BrokenPipeError():

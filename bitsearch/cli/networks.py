@@ -36,6 +36,9 @@ Takes seconds at laptop size, minutes for CaloDREAM at paper size.
 """
 
 
+AS_TYPED = ", or --model FILE.py: a file is run as code only where you name it yourself"
+
+
 def train_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
     add_model(verb)
@@ -61,7 +64,7 @@ def train_options(verb: argparse.ArgumentParser) -> None:
 def export_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file")
-    verb.add_argument("--model", help="for foreign checkpoints: the model")
+    verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
     verb.add_argument(
         "--preset", default="paper", help="for foreign checkpoints: the preset (default: paper)"
@@ -75,16 +78,17 @@ def train(arguments: argparse.Namespace) -> None:
     """Train and save, then print the path."""
     from bitsearch.network import quant
     from bitsearch.network.checkpoint import Checkpoint
+    from bitsearch.network.workers import one_thread
     from bitsearch.run.terminal import Terminal
 
     with Terminal() as terminal:
         laboratory = _laboratory(arguments, terminal.progress)
         configuration = _configuration(arguments)
+        one_thread(laboratory.device)
         trained = laboratory.train(
             configuration,
             laboratory.task.recipes.final,
-            arguments.seed,
-            laboratory.folder / "work" / f"training-{configuration.digest}.pt",
+            checkpoint=laboratory.folder / "work" / f"training-{configuration.digest}.pt",
         )
     Checkpoint(
         model=arguments.model,
@@ -103,15 +107,17 @@ def train(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Export and say how the file agrees with torch."""
     import tempfile
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from bitsearch.core.atomic import write_atomically
-    from bitsearch.network import checkpoint
+    from bitsearch.network import catalogue, checkpoint
     from bitsearch.network.laboratory import Laboratory, load_network
 
     found = checkpoint.read(arguments.checkpoint)
     if isinstance(found, dict):
         found = _adopt(found, arguments)
+    else:
+        found = replace(found, model=arguments.model or catalogue.built_in(found.model, AS_TYPED).name)
     with tempfile.TemporaryDirectory() as work:
         laboratory = Laboratory(
             found.model,

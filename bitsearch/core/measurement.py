@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bitsearch.core.assignment import Assignment
@@ -27,11 +27,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A measured value with its standard deviation over `n` repetitions or samples (as the metric's `how` says)."""
+    """A measured value with its standard deviation over `n` repetitions or samples (as the metric's `how` says).
+
+    `values` are those of the single trainings, in the order of their repetitions, where they are known.
+    """
 
     value: float
     std: float | None = None
     n: int = 1
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,12 +215,16 @@ class Yardstick:
 
 
 def over_trainings(repeated: Sequence[Mapping[str, Quantity]]) -> dict[str, Quantity]:
-    """Average over trainings, with their standard deviation; a single training's values stay as they are."""
+    """Average over trainings, with their standard deviation; a single training's spread stays as it is."""
     if len(repeated) < 2:
-        return dict(repeated[0]) if repeated else {}
-    values = {name: [metrics[name].value for metrics in repeated] for name in repeated[0]}
+        return {
+            name: replace(item, values=(item.value,))
+            for metrics in repeated
+            for name, item in metrics.items()
+        }
+    values = {name: tuple(metrics[name].value for metrics in repeated) for name in repeated[0]}
     return {
-        name: Quantity(statistics.mean(items), statistics.stdev(items), len(items))
+        name: Quantity(statistics.mean(items), statistics.stdev(items), len(items), items)
         for name, items in values.items()
     }
 

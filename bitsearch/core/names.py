@@ -1,4 +1,4 @@
-"""Names that come from data, made safe: for a path, an HTML id, an address."""
+"""Text from outside, made safe: names that come from data, addresses that hold secrets."""
 
 import hashlib
 import re
@@ -10,3 +10,9 @@ def safe_name(text: str) -> str:
     """Keep letters, digits, `_`, `-` and inner dots; what changes anything else carries a hash to stay distinct."""
     safe = re.sub(r"[^A-Za-z0-9_.-]+|\.\.+|^\.+|^-+", "_", text)[:LONGEST] or "_"
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def masked(text: str) -> str:
+    """Hide passwords in addresses, `user:secret@host` and `?password=secret` alike."""
+    text = re.sub(r"(\w[\w+.-]*://[^\s/:@?#]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(?i)([?&;][^=&;\s]*(?:pass|pwd|secret|token|key)[^=&;\s]*=)[^&;\s'\"]*", r"\1***", text)

@@ -38,4 +38,7 @@ def decode(content: str | bytes, kind: type[T], where: str, advice: str) -> T:
 
 def convert(value: Any, kind: type[T]) -> T:
     """Give plain values the types of `kind`; raises ValueError where they do not have them."""
-    return msgspec.convert(value, kind)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error

@@ -4,13 +4,15 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.atomic import write_atomically
-from bitsearch.core.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError, ConfigurationError
+from bitsearch.core.records import convert
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
 
@@ -65,20 +67,70 @@ def read(path: Path) -> Checkpoint | dict[str, Tensor]:
         raise CheckpointError(
             f"{path} cannot be read as a torch checkpoint of tensors ({type(error).__name__})"
         ) from error
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        configuration = Configuration(Assignment(content["assignment"]), content["options"])
-        return Checkpoint(
-            content["model"],
-            content["dataset"],
-            content["preset"],
-            configuration,
-            content["strategy"],
-            content["seed"],
-            content["state"],
-            content.get("recipe", "paper"),
-            {name: Rounding(kind) for name, kind in content.get("rounding", {}).items()},
-        )
-    return _state_dict(path, content)
+    if isinstance(content, dict) and type(content.get("format")) is int:
+        return _ours(path, content)
+    return _real(path, _state_dict(path, content))
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a checkpoint says beside its weights, as it stands in the file."""
+
+    format: int
+    model: str
+    dataset: str
+    preset: str
+    assignment: Mapping[str, str]
+    options: Mapping[str, str]
+    strategy: str | None
+    seed: int
+    recipe: str = "paper"
+    rounding: Mapping[str, str] = field(default_factory=dict)
+
+
+def _ours(path: Path, content: Mapping[object, object]) -> Checkpoint:
+    try:
+        header = convert({name: value for name, value in content.items() if name != "state"}, _Header)
+        rounding = {name: Rounding(kind) for name, kind in header.rounding.items()}
+        configuration = Configuration(Assignment(header.assignment), header.options)
+    except (TypeError, ValueError, RecursionError, ConfigurationError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); expected what `bitsearch train` wrote"
+        ) from error
+    if header.format != FORMAT:
+        raise CheckpointError(f"{path} has format {header.format}; expected {FORMAT}")
+    state = content.get("state")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state dict of tensors; expected what `bitsearch train` wrote")
+    return Checkpoint(
+        header.model,
+        header.dataset,
+        header.preset,
+        configuration,
+        header.strategy,
+        header.seed,
+        _real(path, state),
+        header.recipe,
+        rounding,
+    )
+
+
+def _real(path: Path, state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Hold that weights are finite real numbers under names.
+
+    Raises:
+        CheckpointError: one is not; the first is named.
+    """
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path} has the key {name!r}; expected names of parameters")
+        if value.is_complex() or value.is_quantized or value.layout != torch.strided:
+            raise CheckpointError(
+                f"{path}: {name} is {value.dtype} ({value.layout}); expected real, dense numbers"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity; expected finite weights")
+    return dict(state)
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:

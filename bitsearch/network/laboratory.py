@@ -31,6 +31,7 @@ from bitsearch.core.measurement import (
 from bitsearch.core.names import safe_name
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.rundir import RunFolder
+from bitsearch.core.seeds import derive
 from bitsearch.core.space import Inventory
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Progress, Recipe, Task
@@ -99,7 +100,7 @@ class Laboratory:
 
     def network(self, options: Mapping[str, str], repetition: int = 0) -> nn.Module:
         """Build the float network; its structure follows from the seed, its initial weights also from `repetition`."""
-        torch.manual_seed(self.seed + repetition)
+        torch.manual_seed(derive(self.seed, repetition))
         return self.task.network(options, self.seed)
 
     def reference(self, options: Mapping[str, str], repetition: int = 0) -> Trained:
@@ -109,7 +110,7 @@ class Laboratory:
             checkpoint = self._work("reference", options, f"-{repetition}.pt")
             network = self._untrained(options, repetition, checkpoint)
             recipe = self.task.recipes.reference
-            self._references[key] = self._train(network, recipe, self.seed + repetition, checkpoint)
+            self._references[key] = self._train(network, recipe, derive(self.seed, repetition), checkpoint)
         trained = self._references[key]
         return replace(trained, network=copy.deepcopy(trained.network))
 
@@ -142,7 +143,7 @@ class Laboratory:
             network = self.reference(configuration.options, own).network
         rounding = self.task.recipes.roundings(configuration.assignment)
         quant.apply(network, configuration.assignment, rounding=rounding)
-        return self._train(network, recipe, self.seed + repetition, checkpoint)
+        return self._train(network, recipe, derive(self.seed, repetition), checkpoint)
 
     def export(
         self, network: nn.Module, configuration: Configuration, graph: str, strategy: str | None = None
@@ -177,40 +178,48 @@ class Laboratory:
     ) -> Measurement:
         """Train, export and measure; with `keep` the served file goes to `models/<keep>.onnx`.
 
-        A training that fails gives a measurement that says why.
+        Whatever fails for this configuration alone gives a measurement that says why.
+
+        Raises:
+            OSError: files cannot be written, which would fail for every other configuration too.
         """
         began = time.monotonic()
         fractions = self.inventory(configuration.options).fractions(configuration.assignment)
-        base: dict[str, Any] = {
-            "digest": configuration.digest,
-            "origin": origin,
-            "assignment": {name: str(value) for name, value in configuration.assignment.items()},
-            "options": dict(configuration.options),
-            "fraction": fractions.fraction,
-            "weight_fraction": fractions.weight_fraction,
-            "executed_fraction": fractions.executed_fraction,
-            "fidelity": fidelity,
-            "seed": self.seed,
-        }
-        kind, _, name = origin.partition(":")
-        strategy = name if kind == "baseline" else None
-        recipes = self.task.recipes
+        base = Measurement(
+            digest=configuration.digest,
+            origin=origin,
+            assignment={name: str(value) for name, value in configuration.assignment.items()},
+            options=dict(configuration.options),
+            fraction=fractions.fraction,
+            weight_fraction=fractions.weight_fraction,
+            executed_fraction=fractions.executed_fraction,
+            fidelity=fidelity,
+            seed=self.seed,
+        )
         try:
-            if fidelity == "full":
-                trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
-            else:
-                trainings = [self.train(configuration, recipes.candidate)]
-            exported = [self._exported(item.network.cpu(), configuration, strategy) for item in trainings]
-            metrics = over_trainings([self._metrics(models) for models in exported])
+            return self._measured(base, keep)
+        except OSError:
+            raise
         except TrainingError as error:
-            return Measurement(**base, failure=str(error), train_seconds=time.monotonic() - began)
-        return Measurement(
-            **base,
-            metrics=metrics,
+            reason = str(error)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return replace(base, failure=reason, train_seconds=time.monotonic() - began)
+
+    def _measured(self, base: Measurement, keep: str | None) -> Measurement:
+        configuration, recipes = base.configuration, self.task.recipes
+        if base.fidelity == "full":
+            trainings = [self._finally(configuration, index) for index in range(recipes.repetitions)]
+        else:
+            trainings = [self.train(configuration, recipes.candidate)]
+        exported = [self._exported(item.network.cpu(), configuration, base.strategy) for item in trainings]
+        measured = replace(
+            base,
+            metrics=over_trainings([self._metrics(models) for models in exported]),
             train_seconds=sum(item.seconds for item in trainings),
-            **self._serving(exported, configuration, keep),
             parity=self.parity(exported[0], trainings[0].network, configuration),
         )
+        return self._served(measured, exported, keep)
 
     def parity(self, models: Models, network: nn.Module, configuration: Configuration) -> Parity:
         """Compare the exported served graph with its network in torch.
@@ -286,30 +295,23 @@ class Laboratory:
                 )
         return metrics
 
-    def _serving(
-        self,
-        exported: Sequence[Models],
-        configuration: Configuration,
-        keep: str | None,
-    ) -> dict[str, Any]:
+    def _served(self, measured: Measurement, exported: Sequence[Models], keep: str | None) -> Measurement:
         """Keep the graph that users run, where asked to, and measure what serving it costs."""
         first, *others = (models[self.task.served] for models in exported)
         content = first.SerializeToString()
-        if keep:
-            write_atomically(RunFolder(self.folder).models / f"{keep}.onnx", content)
+        model = f"models/{safe_name(keep)}.onnx" if keep else None
+        if model:
+            write_atomically(self.folder / model, content)
             for index, other in enumerate(others, 1):
-                write_atomically(self._repeated(configuration.digest, index), other.SerializeToString())
-        return {
-            "size_bytes": len(content),
-            "latency_us": self.latencies(open_session(first), GLANCE_SECONDS),
-            "model": f"models/{keep}.onnx" if keep else None,
-        }
+                write_atomically(self._repeated(measured.digest, index), other.SerializeToString())
+        latencies = self.latencies(open_session(first), GLANCE_SECONDS)
+        return replace(measured, size_bytes=len(content), latency_us=latencies, model=model)
 
     def _untrained(self, options: Mapping[str, str], repetition: int, checkpoint: Path | None) -> nn.Module:
         """Build a network to train from scratch, initialised from data unless its training goes on."""
         network = self.network(options, repetition).to(self.device)
         if checkpoint is None or not checkpoint.is_file():
-            generator = torch.Generator(self.device).manual_seed(self.seed + repetition)
+            generator = torch.Generator(self.device).manual_seed(derive(self.seed, repetition))
             self.task.prepare(network, self.data, generator)
         return network
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from bitsearch.core.seeds import derive
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.task import Data, Task
 from bitsearch.network import quant
@@ -25,8 +26,10 @@ def fisher(network: nn.Module, task: Task, data: Data, space: SearchSpace, seed:
     squares = {name: torch.zeros_like(layer.weight) for name, layer in layers.items()}
     size = min(stage.batch_size for stage in task.recipes.candidate.stages)
     for batch in range(BATCHES):
-        generator = torch.Generator(device).manual_seed(seed + batch)
-        indices = torch.randint(data.events, (size,), generator=torch.Generator().manual_seed(seed + batch))
+        generator = torch.Generator(device).manual_seed(derive(seed, batch))
+        indices = torch.randint(
+            data.events, (size,), generator=torch.Generator().manual_seed(derive(seed, batch))
+        )
         network.zero_grad()
         task.loss(network, data, indices.to(device), generator).backward()  # type: ignore[no-untyped-call]
         for name, layer in layers.items():

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -41,8 +40,7 @@ def workers(laboratory: Laboratory, count: int) -> Iterator[Executor]:
         _set_up(laboratory)
         yield _Here()
         return
-    threads = max(1, torch.get_num_threads() // count)
-    sent = replace(laboratory.without_progress(), threads=threads)
+    sent = laboratory.without_progress()
     try:
         with processes(count, _begin, sent) as executor:
             yield executor
@@ -85,8 +83,13 @@ class _Here(Executor):
         return future
 
 
+def one_thread(device: str) -> None:
+    """Hold torch to one thread on the processor: numbers then depend on no one's number of threads or processes."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+
+
 def _begin(laboratory: Laboratory) -> None:
-    torch.set_num_threads(laboratory.threads)
     _set_up(laboratory)
     # What is imported stays, and every garbage collection would walk through all of it again.
     torch_compat.import_compiler()
@@ -95,6 +98,7 @@ def _begin(laboratory: Laboratory) -> None:
 
 def _set_up(laboratory: Laboratory) -> None:
     global _laboratory
+    one_thread(laboratory.device)
     _laboratory = laboratory
 
 

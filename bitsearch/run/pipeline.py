@@ -20,6 +20,7 @@ from bitsearch.core.assignment import digest
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Stage
 from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
@@ -78,7 +79,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             folder=request.out,
             seed=request.seed,
             device=choose_device(request.device),
-            threads=torch.get_num_threads(),
+            threads=1,
             progress=terminal.progress,
             recipe=task.recipes.name,
         )
@@ -147,7 +148,7 @@ class _Run:
             metrics=task.metrics,
             objective=task.objective,
             version=version("bitsearch"),
-            command=("bitsearch", *sys.argv[1:]),
+            command=("bitsearch", *(masked(word) for word in sys.argv[1:])),
             title=f"Mixed precision of {self.entry.name} on {task.dataset}",
             identity=identity,
             data=data.identity,

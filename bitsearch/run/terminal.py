@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from bitsearch.core import signals
 from bitsearch.core.measurement import Measurement, Metric
 
 
@@ -30,16 +31,19 @@ class Terminal:
         self._bar.stop()
 
     def stage(self, name: str) -> None:
-        """Say what begins."""
+        """Say what begins; raises Interrupted once a signal has come."""
+        signals.check()
         self.console.print(f"· {name}")
         self._bar.reset(self._task, description=name, total=1.0, visible=False)
 
     def say(self, text: str) -> None:
-        """Print one line below the stage."""
+        """Print one line below the stage; raises Interrupted once a signal has come."""
+        signals.check()
         self.console.print(f"  {text}")
 
     def progress(self, text: str, share: float) -> None:
-        """Show the share done, from 0 to 1, of what is under way."""
+        """Show the share done, from 0 to 1, of what is under way; raises Interrupted once a signal has come."""
+        signals.check()
         self._bar.update(self._task, description=text, completed=share, visible=share < 1.0)
 
     @contextmanager
@@ -55,6 +59,7 @@ class Terminal:
         self._bar.update(self._trials, total=total, completed=first, description="search", visible=True)
 
         def show(new: Measurement) -> None:
+            signals.check()
             done = len(results)
             left = (time.monotonic() - began) / max(done - first, 1) * max(total - done, 0)
             values = [item.metrics[objective.name].value for item in results.values() if not item.failure]
