@@ -78,3 +78,11 @@ class Layer:
         if portable:
             add_functions(model)
         return model
+
+
+def dense(k: int) -> onnx.ModelProto:
+    """Build one MatMul with a constant weight, which `ternarize` can convert."""
+    text = f'<ir_version: 8, opset_import: ["": 18]> g (float[n, {k}] x) => (float[n, {k}] y) {{ y = MatMul(x, w) }}'
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(k, dtype=np.float32), "w"))
+    return model

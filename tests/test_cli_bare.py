@@ -8,12 +8,11 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from ternary_layer import Layer
+from ternary_layer import Layer, dense
 
 from bitsearch.cli.failures import EXTRAS
 from bitsearch.cli.table import VERBS
@@ -65,12 +64,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Run every verb's help and a call of each in one process that cannot import what the extras bring."""
     folder = tmp_path_factory.mktemp("bare")
     (folder / "text").write_text("text")
-    weights = onnx.numpy_helper.from_array(np.eye(8, dtype=np.float32), "w")
-    model = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 18]> g (float[n, 8] x) => (float[n, 8] y) { y = MatMul(x, w) }'
-    )
-    model.graph.initializer.append(weights)
-    onnx.save(model, folder / "float.onnx")
+    onnx.save(dense(8), folder / "float.onnx")
     (folder / "layer.onnx").write_bytes(Layer.random(12, 8).model().SerializeToString())
     commands = [f"{verb.name} {rest}".strip() for verb in VERBS for rest in ("--help", CALLS[verb.name])]
     done = subprocess.run(

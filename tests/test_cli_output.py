@@ -1,10 +1,14 @@
 """Tables: no word and no number is broken, whatever the width."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from ternary_layer import Layer, dense
 
+from bitsearch.cli import main
 from bitsearch.cli.output import show
 
 ROWS: Sequence[dict[str, Any]] = [
@@ -85,3 +89,39 @@ def test_no_rows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert printed(capsys, monkeypatch, None, []) == [
         "A title that is rather long and goes on for more than sixty characters in all"
     ]
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list",
+        "strategies --model caloinn",
+        "strategies --model calodream",
+        "layers --model calodream",
+        "layers --model smeftnet",
+        "inspect layer.onnx",
+        "verify layer.onnx",
+        "ternarize float.onnx --out small.onnx",
+    ],
+)
+def test_verbs_print_the_same_words_at_every_width(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+    columns: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(Layer.random(12, 8).model(), "layer.onnx")
+    onnx.save(dense(8), "float.onnx")
+
+    def words(width: int) -> set[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(command.split()) == 0
+        lines = capsys.readouterr().out.splitlines()
+        longest = max(len(word) for line in lines for word in line.split())
+        assert max(map(len, lines)) <= max(width, longest + 30)
+        return {word for line in lines for word in line.split()}
+
+    assert words(columns) == words(10_000)

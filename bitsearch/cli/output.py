@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -129,15 +130,14 @@ class _Column:
 
     @classmethod
     def of(cls, title: str, values: Sequence[object]) -> "_Column":
-        cells = tuple(map(_text, values))
+        title, cells = title.replace("_", " "), tuple(map(_text, values))
         present = [value for value in values if value not in ("", None)]
         numeric = bool(present) and all(
             isinstance(value, int | float) and not isinstance(value, bool) for value in present
         )
-        whole = [cell for cell in cells if numeric or cell[:1] in tuple("0123456789-")]
-        words = [word for text in (title, *cells) for word in text.split()]
+        words = [word for text in (title, *cells) for word in _glued(text).split(" ")]
         widest = max(map(len, (title, *cells)))
-        longest = max(map(len, (*whole, *words, "")))
+        longest = max(map(len, words))
         return cls((title, *cells), numeric, min(widest, max(longest, PROSE)), widest)
 
     def lines(self, text: str, width: int) -> list[str]:
@@ -181,7 +181,13 @@ def _rows(page: list[tuple[_Column, int]]) -> Iterator[list[str]]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(_glued(text), max(width, 1), break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] or [""]
+
+
+def _glued(text: str) -> str:
+    """Keep together what is one number: 0.633 ± 0.003, 8.4 %."""
+    return re.sub(r"(?<=\d) (?=[±%])|(?<=±) (?=\d)", "\N{NO-BREAK SPACE}", text)
 
 
 def _text(value: object) -> str:
