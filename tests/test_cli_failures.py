@@ -12,6 +12,7 @@ import pytest
 
 from bitsearch import cli
 from bitsearch.cli import main
+from bitsearch.cli.failures import require
 from bitsearch.cli.table import VERBS
 from bitsearch.core.errors import ConfigurationError, DataError, one_of
 
@@ -132,4 +133,4 @@ def test_ops_prints_the_library(capsys: Capture) -> None:
 def test_an_extra_that_is_missing_stops_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitsearch.cli.failures.find_spec", lambda name: None if name == "optuna" else name)
     with pytest.raises(ConfigurationError, match=r"^needs optuna, not installed here: pip .*\[search\]"):
-        cli.require("search")
+        require("search")
