@@ -16,7 +16,7 @@ CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
 FUZZ_SECONDS ?= 20
 
-.PHONY: run test lint types sanitize emulate clean
+.PHONY: run test test-oldest lint types sanitize emulate clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -24,6 +24,13 @@ run: .venv/.installed
 
 test: lint
 	$(BIN)/pytest
+
+# The oldest versions that pyproject.toml claims, in an environment of their own.
+test-oldest: .build/headers
+	$(PYTHON) -m venv .build/oldest
+	.build/oldest/bin/pip install -q -c constraints.txt pip uv
+	.build/oldest/bin/uv pip install -q --python .build/oldest/bin/python --resolution lowest-direct '.[search,test]'
+	.build/oldest/bin/pytest
 
 lint: .venv/.installed types
 	$(BIN)/ruff check .

@@ -3,15 +3,19 @@
 import argparse
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from bitsearch import ops
 from bitsearch.cli import parser
 from bitsearch.cli.table import VERBS as TABLE
 from bitsearch.cli.table import Verb
+from bitsearch.models.showers import generator
 from bitsearch.network import catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -100,3 +104,45 @@ def test_links_lead_to_files() -> None:
     for target in re.findall(r"\]\(([^)#]+)", README):
         if "://" not in target:
             assert (ROOT / target).exists(), target
+
+
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "ops").rglob("*.md")),
+]
+PYTHON = [
+    (path.relative_to(ROOT).as_posix(), code)
+    for path in DOCUMENTS
+    for code in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+]
+
+
+def prepare(document: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put what a document's code reads into the working directory, small."""
+    if document == "README.md":
+        models = Path("runs/caloinn/models")
+        models.mkdir(parents=True)
+        shutil.copy(request.getfixturevalue("smoke").folder.models / "all.onnx", models)
+    elif document == "docs/showers.md":
+        file = request.getfixturevalue("shower_file")
+        monkeypatch.setattr(generator, "default_files", lambda _: (file, file))
+    elif document == "docs/deviations.md":
+        for name in ("energy", "shape"):
+            Path(name).mkdir()
+            torch.save({"net": {f"{name}.weight": torch.ones(2)}}, f"{name}/model.pt")
+        for name in ("means", "stds"):
+            np.save(f"shape/{name}.npy", np.ones(2))
+
+
+@pytest.mark.parametrize(("document", "code"), PYTHON, ids=[document for document, _ in PYTHON])
+def test_python_in_the_documents_runs(
+    document: str,
+    code: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(document, request, monkeypatch)
+    exec(compile(code, document, "exec"), {"np": np, "torch": torch})

@@ -9,7 +9,9 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_run import (
     BASELINES,
     METRICS,
@@ -25,12 +27,14 @@ from bitsearch import report
 from bitsearch.core.manifest import Published
 from bitsearch.core.measurement import (
     Evaluation,
+    Histogram,
     Metric,
+    Profile,
     Quantity,
     Yardstick,
 )
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import numbers, verdict, view
+from bitsearch.report import numbers, physics, verdict, view
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +289,7 @@ def test_verdict_names_what_a_simple_estimator_beats_once(tmp_path: Path) -> Non
         if text.startswith("An axis alone reaches")
     )
     assert sentence.count(" 3") == 2
-    assert sentence.endswith("on the same events, which all did not beat.")
+    assert sentence.endswith("on the same events, which `all` did not beat.")
 
 
 @pytest.mark.parametrize(("loss", "further"), [(1.05, True), (2.0, False)])
@@ -314,3 +318,127 @@ def test_report_needs_no_heavy_library(whole: RunFolder) -> None:
         f"assert not {{{heavy}}} & set(sys.modules), sorted({{{heavy}}} & set(sys.modules))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def colours(scheme: str) -> dict[str, str]:
+    """Read the colours of the page in one scheme."""
+    css = (Path(report.__file__).parent / "page.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[:2]
+    return dict(re.findall(r"--(\w+): (#\w{6})", light if scheme == "light" else dark))
+
+
+def contrast(one: str, other: str) -> float:
+    """Compute the contrast ratio of WCAG 2.2 between two colours."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("ground", ["paper", "panel"])
+@pytest.mark.parametrize("text", ["ink", "muted", "blue"])
+def test_text_can_be_read(scheme: str, ground: str, text: str) -> None:
+    found = colours(scheme)
+    assert contrast(found[text], found[ground]) >= 4.5
+
+
+def test_page_has_one_main_part(whole: RunFolder) -> None:
+    text = (whole.report / "index.html").read_text()
+    assert text.count("<main>") == text.count("</main>") == 1
+
+
+def test_names_are_set_as_code(whole: RunFolder) -> None:
+    text = (whole.report / "index.html").read_text()
+    assert "<code>nncentral</code>" in text
+    assert "`" not in Page(whole.report / "index.html").text
+
+
+def test_verdict_names_the_file_to_deploy(whole: RunFolder) -> None:
+    """It is linked, and what it gains in size and time and costs in performance stands beside it."""
+    run = view.read(whole)
+    found = verdict.verdict(run).deploy
+    assert found is not None
+    assert (whole.report / found.href).is_file()
+    item = next(item for item in run.front if item.model == found.text)
+    assert run.reference is not None
+    assert numbers.smaller(item.size_bytes, run.reference.size_bytes) in found.note
+    times = run.reference.latency_us[0].median_us / item.latency_us[0].median_us
+    assert f"{times:.2g} \N{MULTIPLICATION SIGN} as fast at batch 1 (310 µs to " in found.note
+    assert re.search(r"validation NLL .* (worse|better)", found.note)
+
+
+def test_verdict_without_spread_claims_nothing(tmp_path: Path) -> None:
+    """With one training each, no difference is known to lie within a standard deviation."""
+    folder, rng = begin(tmp_path), random.Random(1)
+    for name in ("default", "all"):
+        item = measure(BASELINES[name], f"baseline:{name}", "full", rng)
+        folder.append(dataclasses.replace(item, metrics={"nll": Quantity(1.0)}))
+    rival = measure(configuration("exchange", lambda block, part: True), "final", "full", rng)
+    folder.append(dataclasses.replace(rival, metrics={"nll": Quantity(1.0)}))
+    found = verdict.verdict(view.read(folder))
+    text = " ".join((found.headline, *found.sentences))
+    assert "standard deviation of the float" not in text
+    assert "without a measurable loss" not in text
+    assert "No spread of the validation NLL was measured" in text
+
+
+def test_points_of_other_fractions_have_no_significance(tmp_path: Path) -> None:
+    """What quantises more and is worse is another trade, not a defeat by so many standard deviations."""
+    folder, rng = begin(tmp_path), random.Random(1)
+    for name, value in (("default", 1.0), ("nncentral", 2.0)):
+        item = measure(BASELINES[name], f"baseline:{name}", "full", rng)
+        folder.append(dataclasses.replace(item, metrics={"nll": Quantity(value, 0.1, 3)}))
+    rival = measure(configuration("exchange", lambda block, part: True), "final", "full", rng)
+    folder.append(dataclasses.replace(rival, metrics={"nll": Quantity(7.0, 0.1, 3)}))
+    run = view.read(folder)
+    (row,) = verdict.comparison_table(run).rows
+    assert row[-1].text == "quantises more"
+    assert any("`nncentral` quantises more and is worse" in text for text in verdict.verdict(run).sentences)
+
+
+def drawn(
+    reference: list[float], generated: list[float], logarithmic: bool = False
+) -> physics.Drawn[Histogram]:
+    edges = tuple(float(i) for i in range(len(reference) + 1))
+    plot = Histogram("h", "h", edges, tuple(reference), tuple(generated), Quantity(0.0), logarithmic)
+    return physics.Drawn("all", "#000000", 1.0, plot)
+
+
+def test_ratios_have_errors_and_leave_out_what_is_nearly_empty() -> None:
+    """Shares of 100 and 50 in 200 against 100 and 98 in 200 entries; their errors add in quadrature."""
+    ratio, error = physics._compared(drawn([100, 98, 2], [100, 50, 50]).plot)
+    assert ratio[0] == pytest.approx(1.0)
+    assert error[0] == pytest.approx((1 / 100 + 1 / 100) ** 0.5)
+    assert ratio[1] == pytest.approx(50 / 98)
+    assert np.isnan(ratio[2])
+    assert np.isnan(error[2])
+
+
+def test_one_bin_that_holds_nearly_all_takes_a_logarithmic_axis() -> None:
+    assert physics.histogram([drawn([900, 50, 50], [900, 60, 40])]).axes[0].get_yscale() == "log"
+    assert physics.histogram([drawn([300, 400, 300], [300, 400, 300])]).axes[0].get_yscale() == "linear"
+
+
+def test_labels_of_a_profile_stay_beside_their_panel() -> None:
+    label = "Mean radius of the energy deposits of a layer [mm]"
+    plot = Profile("r", label, "layer", (0.0, 1.0), (1.0, 2.0), (1.0, 2.0))
+    figure = physics.profile([physics.Drawn("all", "#000000", 1.0, plot)])
+    FigureCanvasAgg(figure).draw()
+    main, ratio = figure.axes
+    text = main.yaxis.label.get_window_extent()
+    assert text.y0 > ratio.get_window_extent().y1
+    assert text.x0 > 0
+
+
+def test_numbers_of_the_two_panels_do_not_meet() -> None:
+    figure = physics.histogram([drawn([300, 400, 300], [300, 400, 300])])
+    FigureCanvasAgg(figure).draw()
+    main, ratio = figure.axes
+    lowest = min(label.get_window_extent().y0 for label in main.get_yticklabels() if label.get_text())
+    highest = max(label.get_window_extent().y1 for label in ratio.get_yticklabels() if label.get_text())
+    assert lowest > highest

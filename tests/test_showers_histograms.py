@@ -7,7 +7,7 @@ from bitsearch.models.metrics.separation import noise, separation
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.generator import incident_energies, simulate
 from bitsearch.models.showers.geometry import embedded
-from bitsearch.models.showers.histograms import compare, profiles
+from bitsearch.models.showers.histograms import compare, energy, profiles
 
 PHOTON = embedded("ds1-photon")
 
@@ -125,3 +125,10 @@ def test_profiles() -> None:
     assert energy.generated[0] == pytest.approx(b.showers_mev[:, :8].sum(axis=1).mean())
     assert 0 < radius.reference[2] < 400
     assert 0 < sparsity.reference[2] < 1
+
+
+@pytest.mark.parametrize(
+    ("mev", "text"), [(256, "256 MeV"), (1024, "1.0 GeV"), (65536, "66 GeV"), (2097152, "2.1 TeV")]
+)
+def test_energies_have_a_unit_that_can_be_read(mev: float, text: str) -> None:
+    assert energy(mev) == text

@@ -31,6 +31,7 @@ class Entry:
     name: str
     load: Callable[[], ModuleType]
     search_space: ModuleType
+    users: bool = False
 
     @cached_property
     def model(self) -> ModuleType:
@@ -53,8 +54,8 @@ class Entry:
         return self._names("STRATEGIES")
 
     def _names(self, constant: str) -> tuple[str, ...]:
-        """Read a constant of the search space, which needs no torch; a user's model may hold it instead."""
-        where = self.search_space if hasattr(self.search_space, constant) else self.model
+        """Read a constant of the search space, which needs no torch; a user's model may hold it, and comes first."""
+        where = self.model if self.users and hasattr(self.model, constant) else self.search_space
         return cast(tuple[str, ...], getattr(where, constant))
 
     @property
@@ -186,7 +187,7 @@ def _from_path(path: Path) -> Entry:
             raise ConfigurationError(
                 f"there is no file {file}; expected a model and its search space side by side"
             )
-    return Entry(path.stem, partial(_load, path), _load(space))
+    return Entry(path.stem, partial(_load, path), _load(space), users=True)
 
 
 def _load(path: Path) -> ModuleType:

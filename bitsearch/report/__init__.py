@@ -1,5 +1,6 @@
 """The report of a run: one HTML page, figures and tables, made from the files of a run folder alone."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 
 from bitsearch.core import pareto
@@ -74,6 +76,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "failures": tables.failures(run) if run.failures else None,
         "evaluated": run.shown(),
         "drawn": physics.DRAWN,
+        "few": physics.FEW,
         "attempts": len({item.digest for item in run.results}),
         "resolved": dict(_flatten(manifest.settings)),
         "seconds": sum(stage.seconds for stage in manifest.stages),
@@ -105,4 +108,10 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     return environment.get_template("page.html.jinja")
+
+
+def _code(text: str) -> Markup:
+    """Escape a text and set as code what stands between backticks."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -118,7 +118,7 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
 
     columns = [
         Column("#", lambda item: Cell(run.place(item))),
-        Column("configuration", lambda item: Cell(run.name(item)), words=True),
+        Column("configuration", lambda item: Cell(f"`{run.name(item)}`"), words=True),
         *(Column(title.replace(", ", ",\n"), functools.partial(latency, title)) for title in conditions),
         Column("kernel", kernel, words=True),
         Column("events as in torch", parity),
@@ -131,7 +131,7 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
 def _configuration(run: Run) -> Column:
     def cell(item: Measurement) -> Cell:
         digest = [item.digest] if item.digest in run.names else []
-        return Cell(run.name(item), ", ".join([*digest, *item.options.values()]))
+        return Cell(f"`{run.name(item)}`", ", ".join([*digest, *item.options.values()]))
 
     return Column("configuration", cell, words=True)
 
@@ -185,7 +185,7 @@ def published(run: Run) -> Table | None:
         words=(True, *(False for _ in range(2 * len(metrics) + 2))),
         rows=tuple(
             (
-                Cell(strategy),
+                Cell(f"`{strategy}`"),
                 *share(strategy),
                 *(cell for metric in metrics for cell in pair(strategy, metric)),
             )
@@ -197,7 +197,7 @@ def published(run: Run) -> Table | None:
 def failures(run: Run) -> Table:
     """List what could not be measured and why."""
     columns = [
-        Column("configuration", lambda item: Cell(run.name(item)), words=True),
+        Column("configuration", lambda item: Cell(f"`{run.name(item)}`"), words=True),
         Column("training", lambda item: Cell(TRAINING[item.fidelity]), words=True),
         Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
         Column("reason", lambda item: Cell(item.failure or ""), words=True),

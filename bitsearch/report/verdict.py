@@ -12,6 +12,8 @@ from bitsearch.report.view import TRAINING, Run
 
 SIGNIFICANT = 2.0
 """A gain counts when it exceeds this many combined standard deviations."""
+SAME_FRACTION = 0.01
+"""Configurations whose quantised fractions differ by no more can be held against each other either way."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,21 @@ class Comparison:
         sigmas = self.difference.sigmas if self.difference else None
         return sigmas is not None and sigmas >= SIGNIFICANT
 
+    @property
+    def apart(self) -> bool:
+        """Whether the challenger is worse but quantises more: the two are then different trades, not a contest."""
+        if self.challenger is None or self.difference is None or self.difference.gain >= 0:
+            return False
+        return self.challenger.executed_fraction > self.strategy.executed_fraction + SAME_FRACTION
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline and the sentences that support it."""
+    """A headline, the sentences that support it, and the file to deploy; names stand between backticks."""
 
     headline: str
     sentences: tuple[str, ...]
+    deploy: Cell | None = None
 
 
 def verdict(run: Run) -> Verdict:
@@ -62,7 +72,7 @@ def verdict(run: Run) -> Verdict:
         sentences.append(
             f"These numbers come from {training}; the final training of the front has not ended."
         )
-    return Verdict(_headline(run), tuple(sentences))
+    return Verdict(_headline(run), tuple(sentences), _deploy(run))
 
 
 def compare(run: Run) -> list[Comparison]:
@@ -107,7 +117,7 @@ def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:
     def half(configuration: Measurement) -> tuple[Cell, Cell, Cell]:
         place = run.place(configuration)
         return (
-            Cell(run.name(configuration), f"front member {place}" if place else "not on the front"),
+            Cell(_name(run, configuration), f"front member {place}" if place else "not on the front"),
             Cell(numbers.percent(configuration.executed_fraction)),
             Cell(numbers.short(configuration.metrics[run.objective.name])),
         )
@@ -116,6 +126,8 @@ def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:
         return (*half(item.strategy), Cell("none"), *(Cell("") for _ in range(4)))
     gap = item.difference
     significance = numbers.sigmas(gap.sigmas) if gap.sigmas is not None else "no spread"
+    if item.apart:
+        significance = "quantises more"
     gain = Cell(numbers.plus_minus(gap.gain, gap.std))
     return (*half(item.strategy), *half(item.challenger), gain, Cell(significance))
 
@@ -126,7 +138,7 @@ def _headline(run: Run) -> str:
         return "Only the handmade strategies have been measured"
     if not comparisons:
         return "No handmade strategy has been measured to compare the search with"
-    beaten = [run.name(item.strategy) for item in comparisons if item.beaten]
+    beaten = [_name(run, item.strategy) for item in comparisons if item.beaten]
     if not beaten:
         return _without_loss(run) or "No significant gain over the handmade strategies"
     if len(beaten) == len(comparisons):
@@ -151,9 +163,9 @@ def _without_loss(run: Run) -> str | None:
 
 
 def _equal(run: Run, items: Sequence[Measurement], reference: Measurement) -> list[Measurement]:
-    """Keep what is quantised and not worse than the reference by more than one standard deviation."""
+    """Keep what is quantised and at most one standard deviation worse than the reference, where that is known."""
     gaps = [(item, difference(run, item, reference)) for item in items if item.executed_fraction > 0]
-    return [item for item, gap in gaps if gap.gain >= -(gap.std or 0.0)]
+    return [item for item, gap in gaps if gap.std is not None and gap.gain >= -gap.std]
 
 
 def _losses(run: Run) -> list[str]:
@@ -172,6 +184,9 @@ def _losses(run: Run) -> list[str]:
 def _within(run: Run, reference: Measurement) -> str:
     """Name the largest fraction whose loss lies within one standard deviation."""
     label = numbers.in_prose(run.objective.label)
+    quantized = [item for item in run.front if item.executed_fraction > 0]
+    if all(difference(run, item, reference).std is None for item in quantized):
+        return f"No spread of the {label} was measured, so no difference from the float reference is known to be one."
     if not (equal := _equal(run, run.front, reference)):
         return f"No quantised front member comes within one standard deviation of the float's {label}."
     share = numbers.percent(equal[-1].executed_fraction)
@@ -199,13 +214,16 @@ def _handmade(run: Run) -> list[str]:
     """Say which strategies the search beats and by how much, and which it does not."""
     comparisons = compare(run) if run.searched else []
     gains = [
-        f"{run.name(item.strategy)} by {_gain(run, item.difference)}" for item in comparisons if item.beaten
+        f"{_name(run, item.strategy)} by {_gain(run, item.difference)}" for item in comparisons if item.beaten
     ]
-    unmatched = [run.name(item.strategy) for item in comparisons if item.challenger is None]
-    level = [run.name(item.strategy) for item in comparisons if item.challenger and not item.beaten]
+    unmatched = [_name(run, item.strategy) for item in comparisons if item.challenger is None]
+    apart = [_name(run, item.strategy) for item in comparisons if item.apart]
+    contests = [item for item in comparisons if item.challenger and not item.apart]
+    level = [_name(run, item.strategy) for item in contests if not item.beaten]
     sentences = {
         f"At equal or higher quantised fraction, the search beats {_listed(gains)}.": gains,
         f"Nothing that the search found quantises as much as {_listed(unmatched)}.": unmatched,
+        f"What the search found beyond {_listed(apart)} quantises more and is worse: another trade.": apart,
         f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard deviations.": level,
     }
     return [sentence for sentence, needed in sentences.items() if needed]
@@ -222,7 +240,7 @@ def _yardsticks(run: Run) -> list[str]:
             continue
         sign = -1 if metric.direction == "maximize" else 1
         poorer = [
-            run.name(member)
+            _name(run, member)
             for member in known
             if sign * (member.metrics[item.metric].value - item.quantity.value) >= 0
         ]
@@ -247,7 +265,52 @@ def _gain(run: Run, gap: Difference | None) -> str:
 
 def _member(run: Run, item: Measurement) -> str:
     place = run.place(item)
-    return f"{run.name(item)}, front member {place}" if place else run.name(item)
+    return f"{_name(run, item)}, front member {place}" if place else _name(run, item)
+
+
+def _name(run: Run, item: Measurement) -> str:
+    """Name a configuration, to be set as code."""
+    return f"`{run.name(item)}`"
+
+
+def _deploy(run: Run) -> Cell | None:
+    """Choose the file to deploy and say what it gains and costs; None where nothing quantised is on the front.
+
+    The most quantised member without a measurable loss, else the knee, else the best of those that are quantised.
+    """
+    quantized = [item for item in run.front if item.executed_fraction > 0]
+    if run.reference is None or not quantized:
+        return None
+    equal = _equal(run, quantized, run.reference)
+    knee = run.knee if run.knee in quantized else None
+    item = equal[-1] if equal else knee or quantized[0]
+    gap = difference(run, item, run.reference)
+    label = numbers.in_prose(run.objective.label)
+    cost = numbers.plus_minus(abs(gap.gain), gap.std, run.objective.unit)
+    parts = [
+        numbers.smaller(item.size_bytes, run.reference.size_bytes),
+        *_speeds(item, run.reference),
+        f"{label} {cost} {'worse' if gap.gain < 0 else 'better'}{'' if gap.std else ' (no spread was measured)'}",
+    ]
+    path = run.model_file(item)
+    where = path.as_posix() if path else _name(run, item)
+    note = f"against the float file {_listed([part for part in parts if part])}."
+    return Cell(where, note, f"../{path.as_posix()}" if path else "")
+
+
+def _speeds(item: Measurement, reference: Measurement) -> list[str]:
+    """Compare the latencies of two files at the smallest and the largest batch that both were timed with."""
+    theirs = {(entry.batch, entry.threads): entry for entry in reference.latency_us}
+    both = [
+        (entry, theirs[entry.batch, entry.threads])
+        for entry in sorted(item.latency_us, key=lambda entry: entry.batch)
+        if (entry.batch, entry.threads) in theirs and entry.median_us > 0
+    ]
+    return [
+        f"{base.median_us / entry.median_us:.2g} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
+        f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)})"
+        for entry, base in dict.fromkeys((both[0], both[-1]) if both else ())
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

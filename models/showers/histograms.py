@@ -105,7 +105,18 @@ def _response_at(k: int, geometry: Geometry) -> _Plot:
     def values(f: Features) -> Array:
         return np.asarray(_response(f)[(f.incident_mev >= 2**k) & (f.incident_mev < 2 ** (k + 1))])
 
-    return _Plot(f"response-{2**k}-mev", f"E_tot / E_inc at {2**k} MeV", np.linspace(low, high, 21), values)
+    return _Plot(
+        f"response-{2**k}-mev", f"E_tot / E_inc at {energy(2**k)}", np.linspace(low, high, 21), values
+    )
+
+
+def energy(mev: float) -> str:
+    """Write an energy in MeV, GeV or TeV, to two digits: 2097152 MeV is 2.1 TeV."""
+    for unit, size in (("TeV", 1e6), ("GeV", 1e3)):
+        if mev >= size:
+            value = mev / size
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{mev:.0f} MeV"
 
 
 def _response(f: Features) -> Array:
