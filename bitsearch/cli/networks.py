@@ -63,7 +63,9 @@ def train_options(verb: argparse.ArgumentParser) -> None:
 
 def export_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
-    verb.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file")
+    verb.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file, or an .onnx file with --portable"
+    )
     verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
     verb.add_argument(
@@ -71,6 +73,16 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--strategy", metavar="NAME", help="for foreign checkpoints: what was quantised")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
+    verb.add_argument(
+        "--portable", action="store_true", help="standard operators alone, for hosts that take no functions"
+    )
+    verb.add_argument(
+        "--opset",
+        type=int,
+        default=20,
+        metavar="N",
+        help="with --portable: the opset, 13 to 20 (default: 20)",
+    )
     add_json(verb)
 
 
@@ -105,7 +117,10 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Export and say how the file agrees with torch."""
+    """Export and say how the file agrees with torch; an exported file is written again, portable."""
+    if arguments.checkpoint.suffix == ".onnx":
+        _export_again(arguments)
+        return
     import tempfile
     from dataclasses import asdict, replace
 
@@ -133,6 +148,10 @@ def export(arguments: argparse.Namespace) -> None:
         network = load_network(laboratory, found.configuration, found.state, found.rounding)
         served = laboratory.task.served
         model = laboratory.export(network, found.configuration, served, found.strategy)
+        if arguments.portable:
+            from bitsearch.onnxfile.portable import portable
+
+            model = portable(model, arguments.opset)
         measured = laboratory.parity({served: model}, network, found.configuration)
     write_atomically(arguments.out, model.SerializeToString())
     content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
@@ -142,6 +161,20 @@ def export(arguments: argparse.Namespace) -> None:
         if key != "parity"
     ]
     show(arguments.json, content, str(arguments.out), rows)
+
+
+def _export_again(arguments: argparse.Namespace) -> None:
+    """Write an exported file in standard operators alone."""
+    from bitsearch.onnxfile import graph
+    from bitsearch.onnxfile.portable import portable
+
+    if not arguments.portable:
+        raise ConfigurationError(
+            f"{arguments.checkpoint} is exported already; expected a .pt file, or --portable"
+        )
+    graph.write(portable(graph.read(arguments.checkpoint), arguments.opset), arguments.out)
+    content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size}
+    show(arguments.json, content, str(arguments.out), [{"": key, " ": str(v)} for key, v in content.items()])
 
 
 def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkpoint":

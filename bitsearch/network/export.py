@@ -30,6 +30,7 @@ from bitsearch.core.precision import Precision
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
 from bitsearch.network import quant, torch_compat
+from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.linear import FOLDED
 from bitsearch.ops import reference
 
@@ -153,6 +154,7 @@ def lower(
             graph.initializers[name] = value
     proto = ir.to_proto(model)
     ops.add_functions(proto)
+    proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
     return proto
 

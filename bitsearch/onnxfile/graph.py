@@ -14,6 +14,14 @@ from onnx import numpy_helper
 from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import ExportError
 
+_FIRST_TYPES = {
+    onnx.TensorProto.FLOAT8E4M3FN: 9,
+    onnx.TensorProto.UINT4: 10,
+    onnx.TensorProto.FLOAT4E2M1: 11,
+    24: 12,  # FLOAT8E8M0
+    25: 13,  # UINT2, INT2
+}
+"""Types of tensors by number, and the version of the format that brought them and those below the next."""
 LARGEST_PROTOBUF = 2**31 - 2**20  # bytes; one message ends at 2 GiB
 
 
@@ -144,6 +152,19 @@ def opset(model: onnx.ModelProto) -> int:
     """Give the version of the standard operators, 0 where the model imports none."""
     versions: list[int] = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     return max(versions, default=0)
+
+
+def lowest_ir_version(model: onnx.ModelProto) -> int:
+    """Give the oldest version of the file format that has what the model uses; hosts refuse younger ones."""
+    standard = [item for item in model.opset_import if item.domain in ("", "ai.onnx")]
+    needed: list[int] = [onnx.helper.find_min_ir_version_for(standard)]
+    if model.functions:
+        needed.append(8)
+    if any(function.attribute_proto for function in model.functions):
+        needed.append(9)
+    types = [tensor.data_type for scope in scopes(model) for tensor in scope.graph.initializer]
+    needed += [version for first, version in _FIRST_TYPES.items() if any(kind >= first for kind in types)]
+    return max(needed)
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
