@@ -13,19 +13,27 @@ __version__ = version("bitsearch")
 
 if TYPE_CHECKING:
     from bitsearch.network.public_export import export_onnx
+    from bitsearch.run.own import search
+    from bitsearch.run.result import SearchResult
 
 __all__ = [
     "Assignment",
     "BitsearchError",
     "Configuration",
     "Precision",
+    "SearchResult",
     "Strategy",
     "__version__",
     "export_onnx",
+    "search",
 ]
 
 # What needs torch is imported at its first use: the base install has none.
-LAZY = {"export_onnx": "bitsearch.network.public_export"}
+LAZY = {
+    "export_onnx": "bitsearch.network.public_export",
+    "search": "bitsearch.run.own",
+    "SearchResult": "bitsearch.run.result",
+}
 MODULES = ("ops", "quant")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 TRAIN = """\
-Train one configuration by the preset's final recipe: one of the paper's strategies, or an assignment from a JSON file
+Train one configuration by the preset's final recipe: one of the handmade strategies, or an assignment from a JSON file
 that maps layers to precisions. What is interrupted goes on with the same command.
 
   bitsearch train --model caloinn --strategy nncentral --out nncentral.pt
@@ -44,7 +44,7 @@ def train_options(verb: argparse.ArgumentParser) -> None:
     add_model(verb)
     add_recipe(verb)
     which = verb.add_mutually_exclusive_group(required=True)
-    which.add_argument("--strategy", metavar="NAME", help="one of the paper's strategies")
+    which.add_argument("--strategy", metavar="NAME", help="one of the handmade strategies")
     which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
     verb.add_argument(
         "--option",

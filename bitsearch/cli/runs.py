@@ -8,7 +8,7 @@ from pathlib import Path
 from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
 
 RUN = """\
-Data, float reference, the paper's strategies, search, export, measurement in onnxruntime, report. Run again with the
+Data, float reference, handmade strategies, search, export, measurement in onnxruntime, report. Run again with the
 same --out, it goes on from what is on disk: --trials is the total. The path of the report ends on stdout.
 
   bitsearch run --model caloinn --preset smoke --trials 8

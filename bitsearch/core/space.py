@@ -81,6 +81,40 @@ class Group:
     role: str
 
 
+def group(layers: Sequence[str], patterns: Mapping[str, str | Sequence[str]]) -> tuple[Group, ...]:
+    """Take the layers that a name's patterns match together; a layer that none matches is a group of its own.
+
+    A pattern is a layer's name, that of a module around it, or a glob.
+
+    Raises:
+        ConfigurationError: a pattern matches no layer, or a layer is in two groups.
+    """
+    floats = dict.fromkeys(layers, Precision.FLOAT32)
+    taken: dict[str, str] = {}
+    for name, several in patterns.items():
+        for pattern in [several] if isinstance(several, str) else several:
+            for layer in Assignment.matching({pattern: Precision.TERNARY}, floats).quantized:
+                if taken.setdefault(layer, name) != name:
+                    raise ConfigurationError(f"layer {layer} is in the groups {taken[layer]} and {name}")
+    members: dict[str, list[str]] = {}
+    for layer in layers:
+        members.setdefault(taken.get(layer, layer), []).append(layer)
+    return tuple(Group(name, tuple(found), "") for name, found in members.items())
+
+
+def handmade(layers: Sequence[str], patterns: Mapping[str, Mapping[str, str]]) -> tuple[Strategy, ...]:
+    """Give the float network and strategies of one's own, `{"body": {"block.*": "ternary"}}`.
+
+    Raises:
+        ConfigurationError: a pattern matches no layer.
+    """
+    floats = dict.fromkeys(layers, Precision.FLOAT32)
+    return tuple(
+        Strategy(name, Configuration(Assignment.matching(chosen, floats)), "")
+        for name, chosen in {"float32": {}, **patterns}.items()
+    )
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """Groups of layers to quantise or keep, and model options to choose among.

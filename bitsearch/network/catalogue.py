@@ -6,17 +6,18 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from bitsearch import models, search_spaces
 from bitsearch.core.errors import BitsearchError, ConfigurationError, one_of
 from bitsearch.core.measurement import PublishedFraction, PublishedResult
-from bitsearch.core.space import Group, Inventory, SearchSpace
+from bitsearch.core.space import Group, Inventory, SearchSpace, group, handmade
 from bitsearch.core.strategy import Strategy
 from bitsearch.core.task import Task
 
@@ -29,12 +30,12 @@ class Entry:
     """A model with its search space; the model, which imports torch, is loaded when it is first used."""
 
     name: str
-    load: Callable[[], ModuleType]
-    search_space: ModuleType
+    load: Callable[[], ModuleType | SimpleNamespace]
+    search_space: ModuleType | SimpleNamespace
     users: bool = False
 
     @cached_property
-    def model(self) -> ModuleType:
+    def model(self) -> ModuleType | SimpleNamespace:
         """The module that holds the network."""
         return self.load()
 
@@ -61,11 +62,13 @@ class Entry:
     @property
     def published_source(self) -> str:
         """Where the published results were printed."""
-        return str(self.search_space.PUBLISHED_SOURCE)
+        return str(getattr(self.search_space, "PUBLISHED_SOURCE", ""))
 
     @property
     def recipes(self) -> tuple[str, ...]:
         """Ways to train: the paper's, and `improved` where the model has an `improved(task)`."""
+        if hasattr(self.model, "RECIPES"):
+            return cast(tuple[str, ...], self.model.RECIPES)
         return ("paper", "improved") if hasattr(self.model, "improved") else ("paper",)
 
     def task(self, dataset: str | None = None, preset: str = "laptop", recipe: str | None = None) -> Task:
@@ -87,22 +90,23 @@ class Entry:
         return cast(Task, self.model.improved(task)) if recipe == "improved" else task
 
     def published(self, dataset: str) -> tuple[PublishedResult, ...]:
-        """Give the paper's numbers."""
-        return cast(tuple[PublishedResult, ...], self.search_space.published(dataset))
+        """Give the paper's numbers; none for a network without a paper."""
+        return cast(tuple[PublishedResult, ...], self._optional("published", (), dataset))
 
     def published_fractions(self, dataset: str) -> tuple[PublishedFraction, ...]:
         """Give the quantised shares that the paper prints."""
-        return cast(tuple[PublishedFraction, ...], self.search_space.published_fractions(dataset))
+        return cast(tuple[PublishedFraction, ...], self._optional("published_fractions", (), dataset))
 
     def space(self, task: Task) -> SearchSpace:
         """Build the search space for the layers that the network really has."""
         layers = inventory(task, self.options_of_reference(task.preset)).names
-        groups = cast(Sequence[Group], self.search_space.groups(layers))
-        strategies = cast(Sequence[Strategy], self.search_space.strategies(layers, task.preset))
+        groups = cast(Sequence[Group], self._optional("groups", group(layers, {}), layers))
+        everything = handmade(layers, {"ternary": {"*": "ternary"}})
+        strategies = cast(Sequence[Strategy], self._optional("strategies", everything, layers, task.preset))
         return SearchSpace(layers, tuple(groups), self.options(task.preset), tuple(strategies))
 
     def strategy(self, task: Task, name: str) -> Strategy:
-        """Find one of the paper's strategies.
+        """Find one of the handmade strategies.
 
         Raises:
             ConfigurationError: there is none of this name.
@@ -114,7 +118,12 @@ class Entry:
 
     def options(self, preset: str) -> Mapping[str, tuple[str, ...]]:
         """List the model options that the search may choose, each with its choices."""
-        return cast(Mapping[str, tuple[str, ...]], self.search_space.options(preset))
+        return cast(Mapping[str, tuple[str, ...]], self._optional("options", {}, preset))
+
+    def _optional(self, name: str, otherwise: object, *arguments: object) -> object:
+        """Ask the search space, where it has this function."""
+        function = getattr(self.search_space, name, None)
+        return otherwise if function is None else function(*arguments)
 
     def options_of_reference(self, preset: str) -> dict[str, str]:
         """Give the choices of the float reference: the first of each option."""
@@ -136,12 +145,33 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(info.name for info in pkgutil.iter_modules(search_spaces.__path__)))
 
 
+@contextmanager
+def offering(entry: Entry) -> Iterator[None]:
+    """Let `find` give a network of this process by its name.
+
+    Raises:
+        ConfigurationError: a model of the package has this name.
+    """
+    if entry.name in names() or entry.name.endswith(".py"):
+        raise ConfigurationError(f"{entry.name!r} is the name of another model; choose one with `name`")
+    _own[entry.name] = entry
+    try:
+        yield
+    finally:
+        del _own[entry.name]
+
+
+_own: dict[str, Entry] = {}
+
+
 def find(name: str) -> Entry:
     """Find a model by name, or by the path of a file whose search space lies beside it as `<name>_space.py`.
 
     Raises:
         ConfigurationError: there is no such model.
     """
+    if name in _own:
+        return _own[name]
     return _from_path(Path(name)) if name.endswith(".py") else built_in(name, " or the path of a .py file")
 
 

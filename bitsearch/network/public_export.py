@@ -63,8 +63,8 @@ def export_onnx(
         ExportError: torch cannot trace the network with a free batch, names do not fit, or a quantised layer is not
             called by the forward pass.
     """
-    module = _Served(nn.Sequential(network) if isinstance(network, nn.Linear) else network)
-    examples = _named(network, inputs)
+    module = Served(_copy(nn.Sequential(network) if isinstance(network, nn.Linear) else network))
+    examples = named(network, inputs)
     with torch.no_grad():
         returned = module(*(value[:2] for value in examples.values()))
     returned = returned if isinstance(returned, tuple) else (returned,)
@@ -104,17 +104,23 @@ def export_onnx(
     )
 
 
-class _Served(nn.Module):
-    """A copy of the network on the processor, in evaluation, whose results are a tensor or a tuple of them."""
+def _copy(network: nn.Module) -> nn.Module:
+    """Copy a network to the processor, in evaluation."""
+    try:
+        return copy.deepcopy(network).cpu().eval()
+    except RuntimeError as error:
+        raise ExportError(f"the network cannot be copied: {str(error).splitlines()[0]}") from error
+
+
+class Served(nn.Module):
+    """A network as its own graph, whose results are a tensor or a tuple of them."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        try:
-            self.network = copy.deepcopy(network).cpu().eval()
-        except RuntimeError as error:
-            raise ExportError(f"the network cannot be copied: {str(error).splitlines()[0]}") from error
+        self.network = network
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Map what the network maps."""
         found = self.network(*inputs)
         values = tuple(found.values()) if isinstance(found, dict) else found
         if isinstance(values, Tensor):
@@ -126,7 +132,7 @@ class _Served(nn.Module):
         )
 
 
-def _named(network: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+def named(network: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """Give the example inputs by argument name, in the order of the arguments."""
     try:
         arguments = [

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.resources import files
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -16,12 +16,16 @@ from matplotlib import rc_context
 
 from bitsearch.core import pareto
 from bitsearch.core.atomic import write_atomically
+from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.manifest import Manifest
 from bitsearch.core.names import safe_name
 from bitsearch.core.rundir import RunFolder
 from bitsearch.report import figures, numbers, physics, tables, verdict, view
 from bitsearch.report.sheets import sheets
 from bitsearch.report.style import STYLE, Draw, draw, publish
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def build(folder: RunFolder, executor: Executor | None = None) -> Path:
@@ -40,6 +44,14 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
     page = folder.report / "index.html"
     write_atomically(page, _template().render(_content(run), pictures=pictures))
     return page
+
+
+def front(run: view.Run) -> "Figure":
+    """Draw the objective against the quantised fraction; raises ConfigurationError before anything is measured."""
+    if not run.measured:
+        raise ConfigurationError(f"{run.folder.path} holds no measurement yet; expected one at least")
+    with rc_context(STYLE):
+        return figures.performance(run, run.objective, run.measured, run.front).figure
 
 
 def _drawings(run: view.Run) -> Iterator[tuple[str, Draw]]:

@@ -166,7 +166,7 @@ def layers(run: Run) -> Drawing | None:
         return None
     total = sum(sum(weights.values()) for weights in groups.values())
     rows, columns = len(groups), len(run.front)
-    figure = Figure(figsize=(3.6 + 0.34 * columns, 1.5 + 0.235 * rows), layout="constrained")
+    figure = Figure(figsize=(3.6 + 0.34 * columns, max(3.0, 1.5 + 0.235 * rows)), layout="constrained")
     share, cells = figure.subplots(1, 2, sharey=True, width_ratios=(1.0, max(0.34 * columns, 0.7)))
     shares = [100 * sum(weights.values()) / total for weights in groups.values()]
     share.barh(range(rows), shares, color=style.MUTED, height=0.6)

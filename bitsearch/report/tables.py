@@ -63,7 +63,7 @@ def performance(run: Run, members: Sequence[Measurement]) -> Table:
         _configuration(run),
         *(_metric(metric, members) for metric in run.metrics.values()),
         Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
-        Column("all parameters (paper)", lambda item: Cell(numbers.percent(item.fraction))),
+        Column("all parameters", lambda item: Cell(numbers.percent(item.fraction))),
         Column("linear weights", lambda item: Cell(numbers.percent(item.weight_fraction))),
         Column("file size", size),
         Column("origin", lambda item: Cell(item.origin.split(":")[0], TRAINING[item.fidelity]), words=True),

@@ -50,6 +50,7 @@ class RunRequest:
     out: Path
     sampler: str = "TPESampler"
     recipe: str | None = None
+    command: tuple[str, ...] | None = None
 
 
 def run(request: RunRequest, terminal: Terminal) -> Path:
@@ -148,7 +149,7 @@ class _Run:
             metrics=task.metrics,
             objective=task.objective,
             version=version("bitsearch"),
-            command=("bitsearch", *(masked(word) for word in sys.argv[1:])),
+            command=tuple(masked(word) for word in self.request.command or ("bitsearch", *sys.argv[1:])),
             title=f"Mixed precision of {self.entry.name} on {task.dataset}",
             identity=identity,
             data=data.identity,
