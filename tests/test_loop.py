@@ -142,6 +142,34 @@ def test_finished_training_is_read_not_repeated(tmp_path: Path) -> None:
     assert (first.calls, second.calls) == (RECIPE.steps, 0)
 
 
+def test_finished_training_keeps_no_optimiser(tmp_path: Path) -> None:
+    run(checkpoint=tmp_path / "c.pt")
+    kept = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert kept.keys() == {"network", "signature", "step", "seconds", "losses"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "junk", "list", "no step", "wrong types"])
+def test_damaged_checkpoint_is_one_line(tmp_path: Path, damage: str) -> None:
+    checkpoint = tmp_path / "c.pt"
+    run(checkpoint=checkpoint)
+    content = torch.load(checkpoint, weights_only=True)
+    match damage:
+        case "cut":
+            checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+        case "empty":
+            checkpoint.write_bytes(b"")
+        case "junk":
+            checkpoint.write_bytes(b"junk" * 100)
+        case "list":
+            torch.save([1], checkpoint)
+        case "no step":
+            torch.save({name: value for name, value in content.items() if name != "step"}, checkpoint)
+        case _:
+            torch.save({**content, "network": {"x": 1}}, checkpoint)
+    with pytest.raises(CheckpointError, match=r"c\.pt is damaged \([^\n]*; remove it, and its training"):
+        run(checkpoint=checkpoint)
+
+
 HEAD_LAST = dataclasses.replace(RECIPE, part="0.", then=dataclasses.replace(RECIPE, steps=30, part="3."))
 
 

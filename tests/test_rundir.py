@@ -137,3 +137,18 @@ def test_open_wants_a_run(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
     RunFolder(tmp_path).write_manifest(manifest())
     assert RunFolder.open(tmp_path).path == tmp_path
+
+
+@pytest.mark.parametrize(("bytes_written", "name"), [(100, "x.onnx"), (7, "../x.onnx"), (None, "x.onnx")])
+def test_files_that_are_cut_or_elsewhere_are_not_served(
+    tmp_path: Path, bytes_written: int | None, name: str
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    item = dataclasses.replace(measurement("d0"), model=name, size_bytes=7)
+    folder.path.mkdir()
+    if bytes_written is not None:
+        (folder.path / name).write_bytes(bytes(bytes_written))
+    assert folder.model_file(item) is None
+    (folder.path / "x.onnx").write_bytes(bytes(7))
+    found = folder.model_file(dataclasses.replace(item, model="x.onnx"))
+    assert found == (folder.path / "x.onnx").resolve()

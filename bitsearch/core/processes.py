@@ -5,30 +5,81 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
-from typing import Any
+from typing import Any, TypeVar
 
 SECONDS_BETWEEN_LOOKS = 0.5
+ATTEMPTS = 3
+T = TypeVar("T")
+
+
+class WorkerDiedError(Exception):
+    """A task whose process has died every time it was tried."""
 
 
 @contextmanager
 def processes(count: int, begin: Callable[..., None], *arguments: Any) -> Iterator[Executor]:
     """Give `count` fresh processes, each set up by `begin(*arguments)`; what they do at the end is broken off.
 
-    Raises:
-        BrokenProcessPool: one of them died.
+    A process that dies is replaced and its task tried again; the task's future raises WorkerDiedError when that has
+    happened to it ATTEMPTS times.
     """
     context = get_context("spawn")
     stop = context.Event()
     given = os.getpid(), stop, begin, arguments
-    with ProcessPoolExecutor(count, context, _begin, given) as executor:
+    with _Replacing(lambda: ProcessPoolExecutor(count, context, _begin, given)) as executor:
         try:
             yield executor
         finally:
             stop.set()
+
+
+class _Replacing(Executor):
+    """A pool that another one follows when it breaks: one dead process ends all tasks of a pool."""
+
+    def __init__(self, make: Callable[[], ProcessPoolExecutor]) -> None:
+        self._make = make
+        self._pool = make()
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> "Future[T]":
+        outer: Future[T] = Future()
+        self._try(outer, partial(function, *arguments, **keywords), 1)
+        return outer
+
+    def _try(self, outer: "Future[T]", task: Callable[[], T], attempt: int) -> None:
+        with self._lock:
+            try:
+                inner = self._pool.submit(task)
+            except BrokenProcessPool:
+                self._pool = self._make()
+                inner = self._pool.submit(task)
+        inner.add_done_callback(partial(self._pass_on, outer, task, attempt))
+
+    def _pass_on(self, outer: "Future[T]", task: Callable[[], T], attempt: int, inner: "Future[T]") -> None:
+        error = None if inner.cancelled() else inner.exception()
+        if inner.cancelled() or (isinstance(error, BrokenProcessPool) and self._closed):
+            outer.cancel()
+        elif isinstance(error, BrokenProcessPool) and attempt < ATTEMPTS:
+            self._try(outer, task, attempt + 1)
+        elif isinstance(error, BrokenProcessPool):
+            outer.set_exception(
+                WorkerDiedError(f"its process died {attempt} times, often for lack of memory")
+            )
+        elif error is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(inner.result())
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._closed = True
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _begin(parent: int, stop: Event, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -113,6 +113,15 @@ class RunFolder:
         end = text.rfind(b"\n") + 1
         return text[:end], text[end:]
 
+    def model_file(self, item: Measurement) -> Path | None:
+        """Give the file to serve that a measurement kept, if it lies in the folder and has the size it had then."""
+        if item.model is None:
+            return None
+        root = self.path.resolve()
+        path = (root / item.model).resolve()
+        whole = path.is_relative_to(root) and path.is_file() and path.stat().st_size == item.size_bytes
+        return path if whole else None
+
     def write_front(self, front: list[Measurement]) -> None:
         """Write `front.json`, best performance first."""
         write_atomically(self._front, "[" + ",\n ".join(encode(item) for item in front) + "]")

@@ -18,7 +18,7 @@ from torch import nn
 
 import bitsearch
 from bitsearch.core.atomic import write_atomically
-from bitsearch.core.errors import TrainingError
+from bitsearch.core.errors import CheckpointError, ExportError, TrainingError
 from bitsearch.core.measurement import (
     Evaluation,
     Fidelity,
@@ -38,6 +38,7 @@ from bitsearch.core.task import Progress, Recipe, Task
 from bitsearch.network import catalogue, export, parity, quant
 from bitsearch.network.checkpoint import load_state
 from bitsearch.network.loop import Trained, train
+from bitsearch.onnxfile import graph as graph_file
 from bitsearch.onnxfile.runtime import TIMING_SECONDS, open_session, time_session
 
 PARITY_EVENTS = 64
@@ -126,7 +127,10 @@ class Laboratory:
             self.progress(f"tracing {graph}", 0.0)
             template = export.trace(self.task.graphs(self.network(options))[graph])
             write_atomically(file, template.SerializeToString())
-        return onnx.load(file)
+        try:
+            return graph_file.read(file)
+        except ExportError as error:
+            raise CheckpointError(f"{error}; remove it, and it is made again") from error
 
     def train(
         self,
@@ -182,10 +186,29 @@ class Laboratory:
 
         Raises:
             OSError: files cannot be written, which would fail for every other configuration too.
+            CheckpointError: what an earlier sitting left of its training is damaged.
         """
         began = time.monotonic()
+        base = self._base(configuration, origin, fidelity)
+        try:
+            return self._measured(base, keep)
+        except (OSError, CheckpointError):
+            raise
+        except TrainingError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return replace(base, failure=reason, train_seconds=time.monotonic() - began)
+
+    def failed(
+        self, configuration: Configuration, origin: str, fidelity: Fidelity, reason: str
+    ) -> Measurement:
+        """Record that a configuration could not be measured."""
+        return replace(self._base(configuration, origin, fidelity), failure=reason)
+
+    def _base(self, configuration: Configuration, origin: str, fidelity: Fidelity) -> Measurement:
         fractions = self.inventory(configuration.options).fractions(configuration.assignment)
-        base = Measurement(
+        return Measurement(
             digest=configuration.digest,
             origin=origin,
             assignment={name: str(value) for name, value in configuration.assignment.items()},
@@ -196,15 +219,6 @@ class Laboratory:
             fidelity=fidelity,
             seed=self.seed,
         )
-        try:
-            return self._measured(base, keep)
-        except OSError:
-            raise
-        except TrainingError as error:
-            reason = str(error)
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return replace(base, failure=reason, train_seconds=time.monotonic() - began)
 
     def _measured(self, base: Measurement, keep: str | None) -> Measurement:
         configuration, recipes = base.configuration, self.task.recipes

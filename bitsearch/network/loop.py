@@ -137,6 +137,7 @@ def _train_stage(
                 saved = now
     seconds = spent + time.monotonic() - began
     if checkpoint:
+        state.parts = {"network": network}  # a training that has ended needs no more of its optimiser
         state.save(checkpoint, recipe.steps, seconds, losses)
     return Trained(network, seconds, tuple(losses))
 
@@ -164,14 +165,24 @@ class _State:
     def restore(self, path: Path | None) -> tuple[int, float, list[tuple[int, float]]]:
         if path is None or not path.is_file():
             return 0, 0.0, []
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-        if saved["signature"] != self.signature:
+        try:
+            saved = torch.load(path, weights_only=True, map_location="cpu")
+            if saved["signature"] != self.signature:
+                raise CheckpointError(
+                    f"{path} was trained with {saved['signature']}, expected {self.signature}; "
+                    "remove it or change --out"
+                )
+            for name, part in self.parts.items():
+                if name in saved or saved["step"] < self.signature["steps"]:
+                    part.load_state_dict(saved[name])
+            return saved["step"], saved["seconds"], [(step, loss) for step, loss in saved["losses"]]
+        except (OSError, CheckpointError):
+            raise
+        except Exception as error:  # torch has many ways to say that a file is not what it wrote
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise CheckpointError(
-                f"{path} was trained with {saved['signature']}, expected {self.signature}; remove it or change --out"
-            )
-        for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
-        return saved["step"], saved["seconds"], [(step, loss) for step, loss in saved["losses"]]
+                f"{path} is damaged ({reason}); remove it, and its training begins again"
+            ) from error
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

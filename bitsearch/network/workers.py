@@ -4,7 +4,6 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,7 +11,7 @@ import torch
 
 from bitsearch.core.errors import TrainingError
 from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Quantity
-from bitsearch.core.processes import processes
+from bitsearch.core.processes import WorkerDiedError, processes
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import torch_compat
 from bitsearch.network.laboratory import Laboratory
@@ -31,23 +30,15 @@ def default_workers(device: str) -> int:
 def workers(laboratory: Laboratory, count: int) -> Iterator[Executor]:
     """Give an executor for the functions below: this process if `count` is 1, else `count` others.
 
-    Other processes end with this one, however it ends.
-
-    Raises:
-        TrainingError: one of them died.
+    Other processes end with this one, however it ends; one that dies is replaced and its task tried again. A
+    measurement whose process dies every time is recorded as failed; other tasks raise TrainingError then.
     """
     if count == 1:
         _set_up(laboratory)
         yield _Here()
         return
-    sent = laboratory.without_progress()
-    try:
-        with processes(count, _begin, sent) as executor:
-            yield executor
-    except BrokenProcessPool as error:
-        raise TrainingError(
-            f"one of {count} worker processes died, often for lack of memory; try fewer --workers"
-        ) from error
+    with processes(count, _begin, laboratory.without_progress()) as executor:
+        yield _Others(executor, laboratory)
 
 
 def reference(options: Mapping[str, str], repetition: int = 0) -> None:
@@ -81,6 +72,36 @@ class _Here(Executor):
         future: Future[T] = Future()
         future.set_result(function(*arguments, **keywords))
         return future
+
+
+class _Others(Executor):
+    """Run in other processes, and make a record of measurements that kill theirs."""
+
+    def __init__(self, executor: Executor, laboratory: Laboratory) -> None:
+        self.executor = executor
+        self.laboratory = laboratory
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> "Future[T]":
+        outer: Future[Any] = Future()
+
+        def pass_on(inner: "Future[T]") -> None:
+            if inner.cancelled():
+                outer.cancel()
+                return
+            match inner.exception():
+                case None:
+                    outer.set_result(inner.result())
+                case WorkerDiedError() as died if function is measure:
+                    configuration, origin, *rest = arguments
+                    fidelity = rest[0] if rest else "finetuned"
+                    outer.set_result(self.laboratory.failed(configuration, origin, fidelity, str(died)))
+                case WorkerDiedError() as died:
+                    outer.set_exception(TrainingError(f"{function.__name__}: {died}; try fewer --workers"))
+                case error:
+                    outer.set_exception(error)
+
+        self.executor.submit(function, *arguments, **keywords).add_done_callback(pass_on)
+        return outer
 
 
 def one_thread(device: str) -> None:

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
@@ -151,7 +152,8 @@ def _show_bad_formulas_as_text(figure: Figure) -> None:
     parser = MathTextParser("path")
     for text in figure.findobj(Text):
         try:
-            parser.parse(text.get_text())
+            for line in filter(is_math_text, text.get_text().split("\n")):
+                parser.parse(line)
         except ValueError:
             text.set_parse_math(False)
 

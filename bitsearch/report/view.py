@@ -116,12 +116,9 @@ class Run:
         return next((str(i) for i, member in enumerate(self.front, 1) if member.digest == item.digest), "")
 
     def model_file(self, item: Measurement) -> Path | None:
-        """Give the file to serve, relative to the run folder, if it was kept."""
-        if item.model is None:
-            return None
-        root = self.folder.path.resolve()
-        path = (root / item.model).resolve()
-        return path.relative_to(root) if path.is_file() and path.is_relative_to(root) else None
+        """Give the file to serve, relative to the run folder, if it was kept and is whole."""
+        path = self.folder.model_file(item)
+        return path.relative_to(self.folder.path.resolve()) if path else None
 
     def shown(self) -> list[tuple[str, Evaluation]]:
         """Give the evaluations to plot, each once: float, best quantised, knee and most quantised."""

@@ -247,9 +247,7 @@ class _Run:
         limit = self.laboratory.task.recipes.finalists
         chosen = [*(item.configuration for item in self.space.strategies), *_spread(searched, limit)]
         done = {
-            digest: item
-            for digest, item in self._results("full").items()
-            if item.model and (self.folder.path / item.model).is_file()
+            digest: item for digest, item in self._results("full").items() if self.folder.model_file(item)
         }
         names = {item.configuration.digest: item.name for item in self.space.strategies}
         digests = [configuration.digest for configuration in chosen]
