@@ -428,7 +428,7 @@ def test_labels_of_a_profile_stay_beside_their_panel() -> None:
     label = "Mean radius of the energy deposits of a layer [mm]"
     plot = Profile("r", label, "layer", (0.0, 1.0), (1.0, 2.0), (1.0, 2.0))
     figure = physics.profile([physics.Drawn("all", "#000000", 1.0, plot)])
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     main, ratio = figure.axes
     text = main.yaxis.label.get_window_extent()
     assert text.y0 > ratio.get_window_extent().y1
@@ -437,7 +437,7 @@ def test_labels_of_a_profile_stay_beside_their_panel() -> None:
 
 def test_numbers_of_the_two_panels_do_not_meet() -> None:
     figure = physics.histogram([drawn([300, 400, 300], [300, 400, 300])])
-    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
     main, ratio = figure.axes
     lowest = min(label.get_window_extent().y0 for label in main.get_yticklabels() if label.get_text())
     highest = max(label.get_window_extent().y1 for label in ratio.get_yticklabels() if label.get_text())
