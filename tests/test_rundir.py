@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,14 @@ def test_files_that_are_cut_or_elsewhere_are_not_served(
     (folder.path / "x.onnx").write_bytes(bytes(7))
     found = folder.model_file(dataclasses.replace(item, model="x.onnx"))
     assert found == (folder.path / "x.onnx").resolve()
+
+
+def test_last_sign_of_life_is_that_of_the_newest_file(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_manifest(manifest())
+    os.utime(tmp_path / "run.json", (100, 100))
+    assert folder.sign_of_life() == 100
+    folder.work.mkdir()
+    (folder.work / "c.pt").write_bytes(b"")
+    os.utime(folder.work / "c.pt", (200, 200))
+    assert folder.sign_of_life() == 200

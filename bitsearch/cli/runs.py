@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
@@ -25,7 +26,8 @@ Build report/index.html of a run folder again, with its figures and CSV files, w
 Takes about half a minute.
 """
 STATUS = """\
-Say how many configurations of a run are measured, failed, and finally trained.
+Say which stage a run is in, when it last wrote anything, and how many configurations are measured, failed, and
+finally trained.
 
   bitsearch status runs/caloinn
 
@@ -123,6 +125,8 @@ def status(arguments: argparse.Namespace) -> None:
         "model": manifest.model,
         "dataset": manifest.dataset,
         "preset": manifest.preset,
+        "stage": "ended" if manifest.ended else manifest.stage,
+        "seconds_since_last_write": round(time.time() - folder.sign_of_life()),
         "measured": len(searched),
         "trials": manifest.trials,
         "failed": len({item.digest for item in results if item.failure}),

@@ -49,7 +49,8 @@ class Manifest:
     """The content of `run.json`.
 
     `identity` is everything that the measured values depend on, by name: a run goes on only where it is the same.
-    `settings` are the task's own, resolved; `environment` describes machine and libraries.
+    `settings` are the task's own, resolved; `environment` describes machine and libraries,
+    `stage` is what is under way and `stages` what has been gone through.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Manifest:
     environment: Mapping[str, str | int | float | None] = field(default_factory=dict)
     started: str = ""
     ended: str | None = None
+    stage: str = ""
     stages: tuple[Stage, ...] = ()
     timed: tuple[str, ...] = ()
 

@@ -78,6 +78,11 @@ class RunFolder:
         """Whether there is a `run.json`."""
         return self._manifest.is_file()
 
+    def sign_of_life(self) -> float:
+        """Give when the run last wrote anything, in seconds since the epoch."""
+        files = (self._manifest, self._results, *self.work.glob("*"))
+        return max(file.stat().st_mtime for file in files if file.is_file())
+
     def manifest(self) -> Manifest:
         """Read `run.json`."""
         return decode(self._manifest.read_bytes(), Manifest, str(self._manifest), ADVICE)

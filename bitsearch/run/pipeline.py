@@ -319,6 +319,7 @@ class _Run:
     def _stage(self, name: str) -> Iterator[None]:
         """Name a stage; when it has ended, add its wall time to what earlier sittings spent on it."""
         self.terminal.stage(name)
+        self.folder.update(stage=name)
         began = time.monotonic()
         yield
         self._add_time(name, time.monotonic() - began)
