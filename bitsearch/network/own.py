@@ -245,7 +245,7 @@ def entry(
         groups=lambda layers: group(layers, groups),
         strategies=lambda layers, _preset: handmade(layers, strategies),
     )
-    return Entry(task.model, lambda: model, search_space)
+    return Entry(task.model, lambda: model, search_space, users=True)
 
 
 def _sha256(tensors: Sequence[Tensor]) -> str:
