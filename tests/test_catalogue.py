@@ -175,8 +175,11 @@ def test_models_of_a_user_lie_beside_their_search_space(tmp_path: Path) -> None:
         "def task(dataset, preset):\n"
         "    return dataclasses.replace(caloinn.task(dataset, preset), model='mine')\n"
     )
-    with pytest.raises(ConfigurationError, match=f"there is no file {space}"):
-        catalogue.find(str(model))
+    alone = catalogue.find(str(model))
+    assert alone.published("ds2") == ()
+    space_alone = alone.space(alone.task("ds2", "smoke"))
+    assert space_alone.strategies[0].name == "float"
+    assert [group.layers for group in space_alone.groups] == [(name,) for name in space_alone.layers]
     space.write_text("from bitsearch.search_spaces.caloinn import *\n")
     entry = catalogue.find(str(model))
     assert (entry.name, entry.datasets) == ("mine", ("ds2",))
@@ -246,3 +249,26 @@ def test_models_without_an_improved_recipe_say_so() -> None:
     assert entry.task(None, entry.presets[0]).recipes.name == "paper"
     with pytest.raises(ConfigurationError, match="has no recipe 'improved'"):
         entry.task(None, entry.presets[0], "improved")
+
+
+def test_all_that_a_users_task_lacks_is_said_at_once(tmp_path: Path) -> None:
+    """Six members are required beside the defaults of `TaskBase`; a bare class lacks them all."""
+    model = tmp_path / "mine.py"
+    model.write_text("PRESETS = ('smoke',)\n")
+    with pytest.raises(ConfigurationError, match="lacks DATASETS, task; define them"):
+        catalogue.find(str(model))
+    model.write_text(
+        "from bitsearch.models.base import TaskBase\nDATASETS, PRESETS = ('any',), ('smoke',)\n"
+        "class Mine(TaskBase):\n    metrics = ()\ntask = Mine\n"
+    )
+    with pytest.raises(ConfigurationError, match="mine has no metrics; expected one at least"):
+        catalogue.find(str(model)).task("any", "smoke")
+    model.write_text(model.read_text().replace("    metrics = ()\n", "    pass\n"))
+    with pytest.raises(ConfigurationError) as caught:
+        catalogue.find(str(model)).task("any", "smoke")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(
+        "the task of mine lacks metrics, objective, network, load, loss, inputs, measure; define them, or "
+    )
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        catalogue.find(str(tmp_path / "theirs.py"))

@@ -7,7 +7,6 @@ import pytest
 from jet_files import LABEL, energyflow, save, wz_jets
 
 from bitsearch.cli import main
-from bitsearch.core.errors import DataError
 from bitsearch.models.jets import dataset, quark_gluon, wz
 from bitsearch.models.jets.dataset import ROLE
 
@@ -47,19 +46,6 @@ def test_the_default_is_the_shipped_sample(name: str) -> None:
     assert identity.generated
     assert "pythia8mc 8.318.2" in identity.statement
     assert identity.files[0].name == f"{name}.h5"
-
-
-def test_split() -> None:
-    parts = dataset.split(101, 7)
-    sizes = [len(part) for part in (parts.train, parts.validation, parts.test)]
-    assert sizes == [81, 10, 10]
-    rows = np.concatenate([parts.train, parts.validation, parts.test])
-    np.testing.assert_array_equal(np.sort(rows), np.arange(101))
-    np.testing.assert_array_equal(dataset.split(101, 7).test, parts.test)
-    assert not np.array_equal(dataset.split(101, 8).test, parts.test)
-    assert len(dataset.split(100, 1, 0.2, 0.3).test) == 30
-    with pytest.raises(DataError, match="4 jets leave 4 to train, 0 to validate and 0 to test"):
-        dataset.split(4, 1)
 
 
 Capture = pytest.CaptureFixture[str]

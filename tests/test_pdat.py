@@ -506,7 +506,10 @@ def test_measure_yardsticks_and_evaluation() -> None:
     assert 0.7 < sticks["auc"] < 0.98
     assert set(sticks) == {"auc", "rejection_50", "rejection_30"}
     found, evaluation = small.evaluate([session, session], [], data, "d", 0, lambda *_: None)
-    assert small.objective not in found
+    assert found.keys() == measured.keys()
+    assert small.measure({"classifier": session}, data.held_out) == small.measure(
+        {"classifier": session}, replace(data, validation=data.test)
+    )
     assert found["auc"].value == pytest.approx(measured["auc"].value)
     assert (found["auc"].std, found["auc"].n) == (0.0, 2)
     assert [curve.name for curve in evaluation.curves] == ["roc", "rejection", "calibration"]

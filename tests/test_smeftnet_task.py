@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from bitsearch.core.errors import DataError
 from bitsearch.core.task import Recipe, Task
+from bitsearch.models.base import Sample
 from bitsearch.models.jets import wz
 from bitsearch.models.jets.files import Label
 from bitsearch.models.metrics import angles
 from bitsearch.models.smeftnet import task
-from bitsearch.models.smeftnet.data import TARGET, Planes, columns
+from bitsearch.models.smeftnet.data import TARGET, columns
 from bitsearch.models.smeftnet.tasks import SMEFTNetTask
 from bitsearch.network.loop import train
 
@@ -34,14 +35,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(file: Path) -> Planes:
+def data(file: Path) -> Sample:
     return TASK.load([file], 1, lambda _text, _share: None)
 
 
 class Shifted:
     """A session that knows the truth and misses it by given amounts."""
 
-    def __init__(self, data: Planes, miss: Any) -> None:
+    def __init__(self, data: Sample, miss: Any) -> None:
         self.truth = {
             pt.tobytes(): angle
             for jets in (data.validation, data.test)
@@ -55,7 +56,7 @@ class Shifted:
         return [truth - self.miss(truth)]
 
 
-def test_jets_are_split_once(data: Planes) -> None:
+def test_jets_are_split_once(data: Sample) -> None:
     assert TASK.jets == 1000
     assert (data.events, len(data.validation[TARGET]), len(data.test[TARGET])) == (800, 100, 100)
     assert data.identity.generated
@@ -75,11 +76,11 @@ def test_short_jets_are_padded() -> None:
 
 def test_too_few_jets_are_refused(tmp_path: Path) -> None:
     wz.write(tmp_path / "few.h5", wz_toy.jets(3), LABEL)
-    with pytest.raises(DataError, match="3 jets leave"):
+    with pytest.raises(DataError, match="3 events leave"):
         TASK.load([tmp_path / "few.h5"], 1, lambda _text, _share: None)
 
 
-def test_loss_is_blind_to_half_turns(data: Planes) -> None:
+def test_loss_is_blind_to_half_turns(data: Sample) -> None:
     network = TASK.network({}, 0).eval()
     rows, generator = torch.arange(50), torch.Generator()
     loss = TASK.loss(network, data, rows, generator)
@@ -91,14 +92,14 @@ def test_loss_is_blind_to_half_turns(data: Planes) -> None:
     torch.testing.assert_close(TASK.loss(network, turned, rows, generator), loss, rtol=1e-4, atol=1e-5)
 
 
-def test_a_search_measures_on_validation_and_reports_on_test(data: Planes) -> None:
+def test_a_search_measures_on_validation_and_reports_on_test(data: Sample) -> None:
     sessions = {"angle": Shifted(replace(data, test=data.validation), lambda truth: 0 * truth + 0.3)}
     assert TASK.measure(sessions, data)["sin2"].value == pytest.approx(math.sin(0.3) ** 2, rel=1e-4)
     with pytest.raises(KeyError):
         evaluate(TASK, list(sessions.values()), (), data)
 
 
-def test_measure_and_yardstick(data: Planes) -> None:
+def test_measure_and_yardstick(data: Sample) -> None:
     found = TASK.measure({"angle": Shifted(data, lambda truth: 0 * truth + 0.2 + math.pi)}, data)
     assert found["sin2"].value == pytest.approx(math.sin(0.2) ** 2, rel=1e-4)
     assert [found[name].value for name in ("q50", "q68", "q95")] == pytest.approx([0.2] * 3, rel=1e-4)
@@ -110,11 +111,11 @@ def test_measure_and_yardstick(data: Planes) -> None:
     assert {metric.name for metric in TASK.metrics} >= set(axis) | {TASK.objective}
 
 
-def evaluate(made: SMEFTNetTask, sessions: Any, baseline: Any, data: Planes) -> Any:
+def evaluate(made: SMEFTNetTask, sessions: Any, baseline: Any, data: Sample) -> Any:
     return made.evaluate(sessions, baseline, data, "d", 1, lambda _text, _share: None)
 
 
-def test_evaluation_against_the_float_network(data: Planes) -> None:
+def test_evaluation_against_the_float_network(data: Sample) -> None:
     exact = Shifted(data, lambda truth: 0 * truth)
     sessions = [Shifted(data, lambda truth, s=shift: 0 * truth + s) for shift in (0.3, 0.5)]
     metrics, evaluation = evaluate(TASK, sessions, [exact, sessions[0]], data)
@@ -129,7 +130,7 @@ def test_evaluation_against_the_float_network(data: Planes) -> None:
     assert set(metrics) == {metric.name for metric in TASK.metrics}
 
 
-def test_float_trainings_are_compared_with_their_first(data: Planes) -> None:
+def test_float_trainings_are_compared_with_their_first(data: Sample) -> None:
     sessions = [Shifted(data, lambda truth, s=shift: 0 * truth + s) for shift in (0.1, 0.2, 0.4)]
     metrics, _ = evaluate(TASK, sessions, sessions, data)
     assert metrics["wasserstein"].value == pytest.approx(0.2, rel=1e-4)
@@ -139,7 +140,7 @@ def test_float_trainings_are_compared_with_their_first(data: Planes) -> None:
     assert evaluation.histograms[0].separation.value == 0
 
 
-def test_without_a_float_network_nothing_is_compared(data: Planes) -> None:
+def test_without_a_float_network_nothing_is_compared(data: Sample) -> None:
     metrics, evaluation = evaluate(TASK, [Shifted(data, lambda truth: 0 * truth + 2 * math.pi)], (), data)
     assert set(metrics) == {"sin2", "q50", "q68", "q95"}
     assert evaluation.histograms == ()
@@ -151,7 +152,7 @@ def test_without_a_float_network_nothing_is_compared(data: Planes) -> None:
     assert np.trace(counts) > 95
 
 
-def test_learns_the_decay_plane_of_the_toy(data: Planes) -> None:
+def test_learns_the_decay_plane_of_the_toy(data: Sample) -> None:
     torch.manual_seed(0)
     network = TASK.network({}, 0)
     recipe = Recipe(250, 100, 5e-3, 0.0, 1e-8, schedule="linear")

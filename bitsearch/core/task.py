@@ -2,6 +2,8 @@
 
 The pipeline calls, in this order: `load`, `yardsticks`, `network`, `prepare` (float networks only, once), `loss`
 in every training step, `graphs` at export, then `measure` on exported files, and `evaluate` for the final front.
+Three sets of events are kept apart: a network is trained on `Data`, candidates are compared by `measure` on its
+validation events, and what is reported comes from test events alone: `measure` on `Data.held_out`, and `evaluate`.
 """
 
 from __future__ import annotations
@@ -137,6 +139,14 @@ class Data(Protocol):
         """Number of training events."""
         ...
 
+    @property
+    def held_out(self) -> Data:
+        """The same data with test events, which neither training nor search has seen, as validation events.
+
+        Data that leave it out are reported on the validation events that the search has chosen by.
+        """
+        ...
+
     def to(self, device: str) -> Data:
         """Put the training events on a torch device, once, so that no step waits for a file."""
         ...
@@ -203,11 +213,14 @@ class Task(Protocol):
         ...
 
     def measure(self, sessions: Mapping[str, Session], data: Any) -> Mapping[str, Quantity]:
-        """Compute the quick metrics, the objective among them, from exported graphs."""
+        """Compute the quick metrics, the objective among them, from exported graphs, on the validation events.
+
+        A search is given `data`; finally trained configurations are given `data.held_out`, the test events.
+        """
         ...
 
     def yardsticks(self, data: Any) -> tuple[Yardstick, ...]:
-        """Give what simple estimators reach on the events that `measure` uses."""
+        """Give what simple estimators reach on the test events."""
         ...
 
     def evaluate(
@@ -219,7 +232,7 @@ class Task(Protocol):
         seed: int,
         progress: Progress,
     ) -> tuple[Mapping[str, Quantity], Evaluation]:
-        """Compute the full metrics and the plots of the served graph.
+        """Compute the full metrics and the plots of the served graph on test events.
 
         `sessions` are a configuration's repeated trainings, the served one first; `baseline` those of the float
         strategy, empty where there are none, and the same object where the configuration is that strategy.

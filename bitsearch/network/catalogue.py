@@ -6,7 +6,7 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -75,7 +75,8 @@ class Entry:
         """Set up the model; below the preset `paper` the recipe is the improved one, where there is one.
 
         Raises:
-            ConfigurationError: the model has no such data set, preset or recipe.
+            ConfigurationError: the model has no such data set, preset or recipe, or its task lacks members, all
+                of which are named.
         """
         dataset = dataset or self.datasets[0]
         recipe = recipe or self.recipes[0 if preset == "paper" else -1]
@@ -86,8 +87,10 @@ class Entry:
         ):
             if value not in known:
                 raise ConfigurationError(f"{self.name} has no {kind} {value!r}; {one_of(value, known)}")
-        task = cast(Task, self.model.task(dataset, preset))
-        return cast(Task, self.model.improved(task)) if recipe == "improved" else task
+        task = self.model.task(dataset, preset)
+        members = (*Task.__annotations__, *(name for name in vars(Task) if not name.startswith("_")))
+        require(f"the task of {self.name}", (task,), members, "derive it from bitsearch.models.base.TaskBase")
+        return cast(Task, self.model.improved(task) if recipe == "improved" else task)
 
     def published(self, dataset: str) -> tuple[PublishedResult, ...]:
         """Give the paper's numbers; none for a network without a paper."""
@@ -128,6 +131,17 @@ class Entry:
     def options_of_reference(self, preset: str) -> dict[str, str]:
         """Give the choices of the float reference: the first of each option."""
         return {name: choices[0] for name, choices in self.options(preset).items()}
+
+
+def require(what: str, found: Sequence[object], members: Iterable[str], otherwise: str) -> None:
+    """Check that each member is in one of `found`.
+
+    Raises:
+        ConfigurationError: naming all that are not.
+    """
+    missing = [name for name in members if not any(hasattr(item, name) for item in found)]
+    if missing:
+        raise ConfigurationError(f"{what} lacks {', '.join(missing)}; define them, or {otherwise}")
 
 
 def inventory(task: Task, options: Mapping[str, str]) -> Inventory:
@@ -196,7 +210,7 @@ def contents(name: str) -> Mapping[str, str]:
         return {}
     path = Path(name)
     files = path, path.with_name(f"{path.stem}_space.py")
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
 
 
 def inputs_of(metadata: Mapping[str, str], batch: int, seed: int) -> "dict[str, NDArray[Any]] | None":
@@ -211,13 +225,14 @@ def inputs_of(metadata: Mapping[str, str], batch: int, seed: int) -> "dict[str, 
 
 
 def _from_path(path: Path) -> Entry:
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}; expected a model's Python file")
     space = path.with_name(f"{path.stem}_space.py")
-    for file in (path, space):
-        if not file.is_file():
-            raise ConfigurationError(
-                f"there is no file {file}; expected a model and its search space side by side"
-            )
-    return Entry(path.stem, partial(_load, path), _load(space), users=True)
+    model = _load(path)
+    beside = _load(space) if space.is_file() else model
+    example = "look how bitsearch/models/caloinn does: DATASETS, PRESETS and task(dataset, preset)"
+    require(str(path), (model, beside), ("DATASETS", "PRESETS", "task"), example)
+    return Entry(path.stem, lambda: model, beside, users=True)
 
 
 def _load(path: Path) -> ModuleType:

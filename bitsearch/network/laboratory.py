@@ -182,7 +182,8 @@ class Laboratory:
     ) -> Measurement:
         """Train, export and measure; with `keep` the served file goes to `models/<keep>.onnx`.
 
-        Whatever fails for this configuration alone gives a measurement that says why.
+        Candidates are measured on validation events, final trainings on test events. Whatever fails for this
+        configuration alone gives a measurement that says why.
 
         Raises:
             OSError: files cannot be written, which would fail for every other configuration too.
@@ -227,9 +228,10 @@ class Laboratory:
         else:
             trainings = [self.train(configuration, recipes.candidate)]
         exported = [self._exported(item.network.cpu(), configuration, base.strategy) for item in trainings]
+        data = getattr(self.data, "held_out", self.data) if base.fidelity == "full" else self.data
         measured = replace(
             base,
-            metrics=over_trainings([self._metrics(models) for models in exported]),
+            metrics=over_trainings([self._metrics(models, data) for models in exported]),
             train_seconds=sum(item.seconds for item in trainings),
             parity=self.parity(exported[0], trainings[0].network, configuration),
         )
@@ -294,14 +296,14 @@ class Laboratory:
     def _exported(self, network: nn.Module, configuration: Configuration, strategy: str | None) -> Models:
         return {graph: self.export(network, configuration, graph, strategy) for graph in self.graphs}
 
-    def _metrics(self, models: Models) -> dict[str, Quantity]:
-        """Measure the quick metrics of the exported graphs.
+    def _metrics(self, models: Models, data: Any) -> dict[str, Quantity]:
+        """Measure the quick metrics of the exported graphs on the validation events of `data`.
 
         Raises:
             TrainingError: one of them is not finite.
         """
         sessions = {graph: open_session(models[graph], self.threads) for graph in self.task.measured}
-        metrics = dict(self.task.measure(sessions, self.data))
+        metrics = dict(self.task.measure(sessions, data))
         for metric, quantity in metrics.items():
             if not math.isfinite(quantity.value):
                 raise TrainingError(

@@ -38,6 +38,7 @@ def _paper() -> CaloDREAMTask:
     recipe = replace(energy, then=shape)
     candidate = replace(energy, steps=12 * energy_epoch, then=replace(shape, steps=20 * shape_epoch))
     return CaloDREAMTask(
+        dataset="ds2",
         preset="paper",
         geometry=geometry,
         architecture=Architecture(
@@ -70,6 +71,7 @@ def _laptop() -> CaloDREAMTask:
     reference = Recipe(2000, 128, 2e-3, 1e-5, 1e-10, clip=100.0)
     tuned = replace(reference, max_learning_rate=1e-3, warm_up=0.1, quantized_rate=2.0)
     return CaloDREAMTask(
+        dataset="ds2",
         preset="laptop",
         geometry=geometry,
         architecture=Architecture(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.measurement import Evaluation, Metric, Quantity
 from bitsearch.core.task import Graph, Progress, Recipes, Session
+from bitsearch.models.base import TaskBase
 from bitsearch.models.calodream.graphs import EnergyContext, EnergyVelocity, Generator, Losses, ShapeVelocity
 from bitsearch.models.calodream.network import PARTS, Architecture, CaloDREAM
 from bitsearch.models.calodream.published_weights import convert
@@ -25,13 +26,14 @@ from bitsearch.models.showers.normalization import Selection
 BATCH = 500
 HOW_LOSS = (
     "mean over n trainings with different seeds and their standard deviation; of a single training, mean over n "
-    "validation events and its standard error; times, noise and events are the same for every configuration"
+    "events and its standard error; times, noise and events are the same for every configuration: validation "
+    "events in the search, test events in the final trainings"
 )
 HOW_AUC = "mean and standard deviation over classifiers"
 METRICS = (
-    Metric("loss", "Validation loss of both networks", "", "minimize", HOW_LOSS),
-    Metric("loss_energy", "Validation loss, energy network", "", "minimize", HOW_LOSS),
-    Metric("loss_shape", "Validation loss, shape network", "", "minimize", HOW_LOSS),
+    Metric("loss", "Loss of both networks", "", "minimize", HOW_LOSS),
+    Metric("loss_energy", "Loss, energy network", "", "minimize", HOW_LOSS),
+    Metric("loss_shape", "Loss, shape network", "", "minimize", HOW_LOSS),
     Metric("auc_low", "Classifier AUC, voxels", "", "minimize", HOW_AUC),
     Metric("auc_high", "Classifier AUC, features", "", "minimize", HOW_AUC),
     Metric(
@@ -44,13 +46,14 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class CaloDREAMTask:
+@dataclass(frozen=True, kw_only=True)
+class CaloDREAMTask(TaskBase):
     """CaloDREAM on dataset 2 or sums of its voxels: what `bitsearch.core.task.Task` asks for.
 
     `measured_times` is the number of times and noises that each validation event is measured with.
     """
 
+    dataset: str
     preset: str
     geometry: Geometry
     architecture: Architecture
@@ -62,7 +65,6 @@ class CaloDREAMTask:
     evaluation: EvaluationSettings
     latency_batches: tuple[int, ...]
     model: str = "calodream"
-    dataset: str = "ds2"
     metrics: tuple[Metric, ...] = METRICS
     objective: str = "loss"
     served: str = "generator"
@@ -70,18 +72,8 @@ class CaloDREAMTask:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Architecture, selection, recipes and evaluation as JSON values."""
-        names = (
-            "architecture",
-            "selection",
-            "default_events",
-            "validation_fraction",
-            "measured_times",
-            "recipes",
-            "evaluation",
-        )
-        raw = asdict(self)
-        return {name: raw[name] for name in names}
+        """All fields but the geometry, which the preset's grid and data set give."""
+        return {name: value for name, value in super().settings.items() if name != "geometry"}
 
     def network(self, options: Mapping[str, str], seed: int) -> CaloDREAM:
         """Build both float networks; no structure depends on `options` or `seed`."""
@@ -98,10 +90,6 @@ class CaloDREAMTask:
             progress,
             self.default_events,
         )
-
-    def yardsticks(self, data: ShowerData) -> tuple[Yardstick, ...]:
-        """Give none: no simple generator is known."""
-        return ()
 
     def prepare(self, network: CaloDREAM, data: ShowerData, generator: torch.Generator) -> None:
         """Standardise by the training events."""

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
+from bitsearch.core.measurement import Evaluation, Metric, Quantity
 from bitsearch.core.task import Graph, Progress, Recipes, Session
+from bitsearch.models.base import TaskBase
 from bitsearch.models.caloinn.graphs import Density, Sampler
 from bitsearch.models.caloinn.network import Architecture, CaloINN
 from bitsearch.models.caloinn.published_weights import convert
@@ -26,13 +26,13 @@ BATCH = 1000
 
 HOW_NLL = (
     "mean over n trainings and their standard deviation, which below the paper's size leaves out the spread of "
-    "the float reference that all of them start from; of a single training, mean over n validation events and "
-    "its standard error"
+    "the float reference that all of them start from; of a single training, mean over n events and its standard "
+    "error; validation events in the search, test events in the final trainings"
 )
 METRICS = (
     Metric(
         "nll",
-        "Validation NLL of ln x",
+        "NLL of ln x",
         "nats",
         "minimize",
         HOW_NLL,
@@ -53,8 +53,8 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class CaloINNTask:
+@dataclass(frozen=True, kw_only=True)
+class CaloINNTask(TaskBase):
     """CaloINN on one CaloChallenge geometry: what `bitsearch.core.task.Task` asks for."""
 
     dataset: str
@@ -70,12 +70,6 @@ class CaloINNTask:
     objective: str = "nll"
     served: str = "sampler"
     measured: tuple[str, ...] = ("density",)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Architecture, selection, recipes and evaluation as JSON values."""
-        raw = asdict(self)
-        return {name: raw[name] for name in ("architecture", "selection", "recipes", "evaluation")}
 
     def network(self, options: Mapping[str, str], seed: int) -> CaloINN:
         """Build the float network; its permutations follow from `seed`."""
@@ -127,7 +121,7 @@ class CaloINNTask:
         return convert(state)
 
     def measure(self, sessions: Mapping[str, Session], data: ShowerData) -> Mapping[str, Quantity]:
-        """Compute the validation NLL with the same noise for every configuration."""
+        """Compute the NLL of the validation events with the same noise for every configuration."""
         noise = np.random.default_rng(0).random(data.validation_columns.shape, np.float32)
         x = data.validation_columns + np.float32(self.architecture.noise) * noise
         nll = np.concatenate(
@@ -140,10 +134,6 @@ class CaloINNTask:
         )
         error = nll.std(ddof=1) / math.sqrt(len(nll))
         return {"nll": Quantity(float(nll.mean()), float(error), len(nll))}
-
-    def yardsticks(self, data: ShowerData) -> tuple[Yardstick, ...]:
-        """Give none: no simple generator is known."""
-        return ()
 
     def evaluate(
         self,

@@ -1,17 +1,13 @@
 """Jets of one run: files or the shipped sample, which data they are, and a split of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 from zipfile import BadZipFile, ZipFile
 
 import h5py
-import numpy as np
-from numpy.typing import NDArray
 
-from bitsearch.core.errors import DataError
 from bitsearch.core.task import DataFile, DataIdentity
 from bitsearch.models.jets import quark_gluon, wz
 from bitsearch.models.jets.files import Label, Table, digest
@@ -21,15 +17,6 @@ from bitsearch.models.jets.wz import WZJets
 T = TypeVar("T", bound=Table)
 FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (quark_gluon, wz)}
 ROLE = "train, validation and test (split at random)"
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which jets train, which choose, and which are only measured: row numbers."""
-
-    train: NDArray[np.intp]
-    validation: NDArray[np.intp]
-    test: NDArray[np.intp]
 
 
 def load_quark_gluon(
@@ -42,24 +29,6 @@ def load_quark_gluon(
 def load_wz(paths: Sequence[Path] = (), most: int | None = None) -> tuple[WZJets, DataIdentity]:
     """Read and join files, or the shipped sample if there are none; raises DataError as `wz.read` does."""
     return _load(paths, most, wz.read_labelled, wz.SAMPLE)
-
-
-def split(jets: int, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
-    """Divide at random by shares.
-
-    Raises:
-        DataError: If a part would be empty.
-    """
-    order = np.random.default_rng(seed).permutation(jets)
-    ends = np.cumsum([round(jets * validation), round(jets * test)])
-    parts = Split(*(np.sort(part) for part in (order[ends[1] :], order[: ends[0]], order[ends[0] : ends[1]])))
-    sizes = len(parts.train), len(parts.validation), len(parts.test)
-    if not all(sizes):
-        raise DataError(
-            f"{jets} jets leave {sizes[0]} to train, {sizes[1]} to validate and {sizes[2]} to test; "
-            "expected some in each"
-        )
-    return parts
 
 
 def identify(path: Path) -> ModuleType | None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bitsearch.core.task import DataIdentity, Progress
-from bitsearch.models.jets.dataset import load_quark_gluon, split
+from bitsearch.models.base import split
+from bitsearch.models.jets.dataset import load_quark_gluon
 from bitsearch.models.jets.quark_gluon import QuarkGluonJets
 from bitsearch.models.pdat.pair_features import Inputs, Particles, Preparation
 
@@ -46,6 +47,11 @@ class PreparedJets:
     def events(self) -> int:
         """Number of training jets."""
         return len(self.quark)
+
+    @property
+    def held_out(self) -> "PreparedJets":
+        """The same with the test jets as validation jets."""
+        return replace(self, validation=self.test)
 
     def to(self, device: str) -> "PreparedJets":
         """Put the training jets on a torch device."""

@@ -1,9 +1,8 @@
 """P-DAT's task: its jets, its loss, what is exported, and its metrics."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from bitsearch.core.measurement import Evaluation, Metric, Quantity, Yardstick
 from bitsearch.core.task import Graph, Progress, Recipes, Session
+from bitsearch.models.base import TaskBase
 from bitsearch.models.metrics import classification
 from bitsearch.models.pdat import published_weights as authors_pdat
 from bitsearch.models.pdat.data import PreparedJets, load
@@ -29,7 +29,7 @@ CONSTITUENT = ("pt", "eta", "phi", "pdg_id")
 
 HOW = "mean over n trainings and their standard deviation, on the same held-out jets"
 METRICS = (
-    Metric("cross_entropy", "Validation cross entropy", "nats", "minimize", HOW),
+    Metric("cross_entropy", "Cross entropy", "nats", "minimize", HOW),
     Metric("accuracy", "Accuracy", "", "maximize", HOW),
     Metric("auc", "AUC", "", "maximize", HOW),
     Metric("rejection_50", "Gluon rejection at 50 % quark efficiency", "", "maximize", HOW),
@@ -37,13 +37,12 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class PDATTask:
+@dataclass(frozen=True, kw_only=True)
+class PDATTask(TaskBase):
     """P-DAT on quark and gluon jets: what `bitsearch.core.task.Task` asks for.
 
-    The search follows the cross entropy of the validation jets: it uses every jet's probability and so tells
-    configurations apart that agree within the error of their AUC. It stays the validation jets'; the paper's
-    metrics are replaced by those of the test jets, which no choice was made on, when a front is evaluated.
+    The search follows the cross entropy: it uses every jet's probability and so tells configurations apart that
+    agree within the error of their AUC.
     """
 
     dataset: str
@@ -58,12 +57,6 @@ class PDATTask:
     served: str = "classifier"
     measured: tuple[str, ...] = ("classifier",)
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Architecture, selection and recipes as JSON values."""
-        raw = asdict(self)
-        return {name: raw[name] for name in ("architecture", "most_jets", "recipes")}
-
     def network(self, options: Mapping[str, str], seed: int) -> PDAT:
         """Build the float network; it has no options."""
         return PDAT(self.architecture)
@@ -72,9 +65,6 @@ class PDATTask:
         """Read files of quark and gluon jets, or the sample that comes with the package."""
         a = self.architecture
         return load(paths, preparation(a), a.slots, self.most_jets, seed, progress)
-
-    def prepare(self, network: PDAT, data: PreparedJets, generator: torch.Generator) -> None:
-        """Leave the network as it is: nothing in it depends on data before training."""
 
     def loss(self, network: PDAT, data: PreparedJets, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Compute the mean cross entropy; dropout follows from the generator's seed."""
@@ -135,7 +125,6 @@ class PDATTask:
             progress("classifying test jets", index / len(sessions))
             scores.append(classify(session, data.test.columns))
         found = classification.over_trainings(scores, data.test.quark)
-        del found[self.objective]
         return found, classification.evaluation(scores, data.test.quark, digest)
 
 

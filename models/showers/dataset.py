@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from bitsearch.models.showers.generator import DEFAULT_EVENTS, default_files
 from bitsearch.models.showers.geometry import Geometry
 from bitsearch.models.showers.normalization import Selection, normalize
 
+TEST_SEED = 2
+"""Draws the test events: the same for every seed of a run, so that runs compare on them."""
 GENERATED = "Parametrised showers made by bitsearch, not Geant4 and not CaloChallenge data"
 
 
@@ -25,10 +28,11 @@ GENERATED = "Parametrised showers made by bitsearch, not Geant4 and not CaloChal
 class ShowerData:
     """Normalised showers for training and validation, and where to read the reference of the evaluation.
 
-    `columns` and `condition` are the training events; `reference_rows` select from the reference file.
+    `columns` and `condition` are the training events; `reference_rows` select the test events of the reference file.
     """
 
     geometry: Geometry
+    selection: Selection
     identity: DataIdentity
     columns: Tensor
     condition: Tensor
@@ -41,6 +45,17 @@ class ShowerData:
     def events(self) -> int:
         """Number of training events."""
         return len(self.columns)
+
+    @cached_property
+    def held_out(self) -> "ShowerData":
+        """The same with random reference events as validation events, twice as many as those where there are."""
+        wanted = 2 * len(self.validation_columns)
+        rows = np.random.default_rng(TEST_SEED).permutation(self.reference_rows)[:wanted]
+        table = _normalized(
+            self.reference_file, self.geometry, self.selection, np.sort(rows), lambda _text, _share: None
+        )
+        columns, condition = (np.ascontiguousarray(part) for part in (table[:, :-1], table[:, -1:]))
+        return replace(self, validation_columns=columns, validation_condition=condition)
 
     def to(self, device: str) -> "ShowerData":
         """Put the training events on a torch device."""
@@ -92,6 +107,7 @@ def load(
         )
     return ShowerData(
         geometry=geometry,
+        selection=selection,
         identity=_identity(summaries, geometry),
         columns=torch.from_numpy(columns[:-validation]),
         condition=torch.from_numpy(condition[:-validation]),

@@ -16,14 +16,15 @@ SIZES = {
 def task(dataset: str = "wz", preset: str = "laptop") -> SMEFTNetTask:
     """Set up SMEFTNet: `paper` and `launch-script` as published, the others smaller and in the sound form."""
     if preset in ("paper", "launch-script"):
-        return _published(preset)
+        return _published(dataset, preset)
     particles, jets, batch, (reference, candidate, final), finalists, repetitions, timed = SIZES[preset]
     float_recipe = Recipe(reference, batch, 3e-3, 0.0, 1e-8, schedule="linear")
     recipe = replace(float_recipe, quantized_rate=2.0)
     return SMEFTNetTask(
-        preset,
-        Architecture(particles),
-        jets,
+        dataset=dataset,
+        preset=preset,
+        architecture=Architecture(particles),
+        jets=jets,
         held_out_fraction=0.2,
         recipes=Recipes(
             float_recipe,
@@ -36,12 +37,13 @@ def task(dataset: str = "wz", preset: str = "laptop") -> SMEFTNetTask:
     )
 
 
-def _published(preset: str) -> SMEFTNetTask:
+def _published(dataset: str, preset: str) -> SMEFTNetTask:
     # One optimiser step for a walk through 200 files, whose gradients are summed.
     recipe = Recipe(300, 12_500, 1e-3, 0.0, 1e-8, schedule="constant", accumulate=200, scratch=True)
     return SMEFTNetTask(
-        preset,
-        Architecture(
+        dataset=dataset,
+        preset=preset,
+        architecture=Architecture(
             40,
             "polar_as_coded",
             "uniform_as_coded",

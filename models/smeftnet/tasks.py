@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from bitsearch.core.measurement import Evaluation, Map, Metric, Quantity, Yardstick, over_trainings
 from bitsearch.core.task import Graph, Progress, Recipes, Session
+from bitsearch.models.base import Sample, TaskBase
 from bitsearch.models.metrics import angles
-from bitsearch.models.smeftnet.data import TARGET, Columns, Planes, load
+from bitsearch.models.smeftnet.data import TARGET, Columns, load
 from bitsearch.models.smeftnet.graphs import Angle
 from bitsearch.models.smeftnet.network import EDGE_STYLES, READOUT_STYLES, Architecture, SMEFTNet
 from bitsearch.models.smeftnet.published_weights import convert
@@ -34,28 +34,22 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class SMEFTNetTask:
+@dataclass(frozen=True, kw_only=True)
+class SMEFTNetTask(TaskBase):
     """SMEFTNet on jets of boosted W bosons: what `bitsearch.core.task.Task` asks for."""
 
+    dataset: str
     preset: str
     architecture: Architecture
     jets: int | None
     held_out_fraction: float
     recipes: Recipes
     latency_batches: tuple[int, ...]
-    dataset: str = "wz"
     model: str = "smeftnet"
     metrics: tuple[Metric, ...] = METRICS
     objective: str = "sin2"
     served: str = "angle"
     measured: tuple[str, ...] = ("angle",)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Architecture, selection of jets and recipes as JSON values."""
-        raw = asdict(self)
-        return {name: raw[name] for name in ("architecture", "jets", "held_out_fraction", "recipes")}
 
     def network(self, options: Mapping[str, str], seed: int) -> SMEFTNet:
         """Build the float network; options name the styles of its blocks."""
@@ -69,14 +63,11 @@ class SMEFTNetTask:
             )
         )
 
-    def load(self, paths: Sequence[Path], seed: int, progress: Progress) -> Planes:
+    def load(self, paths: Sequence[Path], seed: int, progress: Progress) -> Sample:
         """Read files of WZ jets, or the shipped sample."""
         return load(paths, self.architecture.particles, self.jets, self.held_out_fraction, seed)
 
-    def prepare(self, network: SMEFTNet, data: Planes, generator: torch.Generator) -> None:
-        """Leave the network as it is: nothing in it depends on data before the first step."""
-
-    def loss(self, network: SMEFTNet, data: Planes, indices: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, network: SMEFTNet, data: Sample, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Compute the mean of sin²(prediction - truth), which knows angles up to multiples of π."""
         batch = {name: column[indices] for name, column in data.training.items()}
         truth = batch.pop(TARGET)
@@ -120,11 +111,11 @@ class SMEFTNetTask:
         """Rename the state dict of the original authors' SMEFTNet to ours."""
         return convert(state)
 
-    def measure(self, sessions: Mapping[str, Session], data: Planes) -> Mapping[str, Quantity]:
+    def measure(self, sessions: Mapping[str, Session], data: Sample) -> Mapping[str, Quantity]:
         """Compute how far the residuals of the validation jets spread."""
         return angles.spread(_residuals(sessions["angle"], data.validation))
 
-    def yardsticks(self, data: Planes) -> tuple[Yardstick, ...]:
+    def yardsticks(self, data: Sample) -> tuple[Yardstick, ...]:
         """Give what the principal axis of the particles, a closed form, reaches on the test jets."""
         columns = data.test
         axis = angles.principal_axis(columns["pt"], columns["theta"], columns["phi"])
@@ -135,7 +126,7 @@ class SMEFTNetTask:
         self,
         sessions: Sequence[Session],
         baseline: Sequence[Session],
-        data: Planes,
+        data: Sample,
         digest: str,
         seed: int,
         progress: Progress,
