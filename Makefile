@@ -66,6 +66,11 @@ types: .venv/.installed
 sanitize: $(foreach fuzzer,$(FUZZERS),.build/memory/fuzz_$(fuzzer) .build/threads/fuzz_$(fuzzer))
 	for fuzzer in $^; do $$fuzzer $(FUZZ_SECONDS) || exit 1; done
 
+# Damage data files at random: whatever is in a file, a reader succeeds or says what is wrong.
+.PHONY: fuzz-readers
+fuzz-readers: .venv/.installed
+	$(BIN)/python tests/fuzz_readers.py $(FUZZ_SECONDS)
+
 # Fuzz what this processor cannot run: NEON in QEMU. (AVX-VNNI is emulated by the fuzzer itself.)
 emulate: $(FUZZERS:%=.build/aarch64/fuzz_%)
 	for fuzzer in $^; do $(EMULATOR) $$fuzzer $(FUZZ_SECONDS) || exit 1; done

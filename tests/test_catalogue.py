@@ -178,7 +178,7 @@ def test_models_of_a_user_lie_beside_their_search_space(tmp_path: Path) -> None:
     alone = catalogue.find(str(model))
     assert alone.published("ds2") == ()
     space_alone = alone.space(alone.task("ds2", "smoke"))
-    assert space_alone.strategies[0].name == "float"
+    assert space_alone.strategies[0].name == "float32"
     assert [group.layers for group in space_alone.groups] == [(name,) for name in space_alone.layers]
     space.write_text("from bitsearch.search_spaces.caloinn import *\n")
     entry = catalogue.find(str(model))

@@ -99,7 +99,7 @@ def test_broken_xml_is_refused(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_missing_xml_and_unknown_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         read_binning(tmp_path / "none.xml", "pion")
     with pytest.raises(DataError, match=r"ds9.*expected one of ds1-photon, ds1-pion, ds2"):
         embedded("ds9")

@@ -67,8 +67,9 @@ class Entry:
     @property
     def recipes(self) -> tuple[str, ...]:
         """Ways to train: the paper's, and `improved` where the model has an `improved(task)`."""
-        if hasattr(self.model, "RECIPES"):
-            return cast(tuple[str, ...], self.model.RECIPES)
+        names = getattr(self.model, "RECIPES", None)
+        if isinstance(names, tuple):
+            return cast(tuple[str, ...], names)
         return ("paper", "improved") if hasattr(self.model, "improved") else ("paper",)
 
     def task(self, dataset: str | None = None, preset: str = "laptop", recipe: str | None = None) -> Task:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import h5py
 
+from bitsearch.core.errors import DataError
 from bitsearch.core.task import DataFile, DataIdentity
+from bitsearch.models import reading
 from bitsearch.models.jets import quark_gluon, wz
 from bitsearch.models.jets.files import Label, Table, digest
 from bitsearch.models.jets.quark_gluon import QuarkGluonJets
@@ -33,14 +35,16 @@ def load_wz(paths: Sequence[Path] = (), most: int | None = None) -> tuple[WZJets
 
 def identify(path: Path) -> ModuleType | None:
     """Give the module that reads a file's jets; None for HDF5 of other things, and for what is no data file."""
+    named_npz = path.suffix == ".npz"
     try:
-        if path.suffix == ".npz":
-            with ZipFile(path) as archive:
-                return wz if "target.npy" in archive.namelist() else quark_gluon
-        with h5py.File(path, "r") as file:
-            return FORMATS.get(file.attrs.get("dataset", ""))
-    except (OSError, BadZipFile):
-        return quark_gluon if path.suffix == ".npz" else None
+        with reading.opened(path, "npz or HDF5", "jets"):
+            if named_npz:
+                with ZipFile(path) as archive:
+                    return wz if "target.npy" in archive.namelist() else quark_gluon
+            with h5py.File(path, "r") as file:
+                return FORMATS.get(str(file.attrs.get("dataset", "")))
+    except DataError:
+        return quark_gluon if named_npz else None
 
 
 def _load(

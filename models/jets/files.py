@@ -12,20 +12,21 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
-from zipfile import BadZipFile, is_zipfile
-from zlib import error as DeflateError  # noqa: N812
+from zipfile import is_zipfile
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from bitsearch.core.errors import DataError
+from bitsearch.models import reading
 
 Arrays = Mapping[str, NDArray[Any]]
 Shape = tuple[str | int, ...]
 
 MANTISSA_BITS = 11
 LAYOUT = 1
+MOST_CONSTITUENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,18 @@ def rows(
     """Undo `flat`, padding with zeros.
 
     Raises:
-        DataError: If the counts do not sum to the number of values.
+        DataError: If a count is negative or no whole number, or they do not sum to the number of values.
     """
+    if counts.dtype.kind not in "iu":
+        raise DataError(f"{path}: counts of constituents are {counts.dtype}; expected whole numbers")
+    refuse(
+        path,
+        "constituents",
+        counts,
+        (counts < 0) | (counts > MOST_CONSTITUENTS),
+        f"0 to {MOST_CONSTITUENTS:,}",
+    )
+    counts = counts.astype(np.int64)
     if counts.sum() != len(arrays[names[0]]):
         raise DataError(
             f"{path}: the jets have {counts.sum():,} constituents; expected {len(arrays[names[0]]):,}, as there are"
@@ -129,29 +140,15 @@ def read(path: Path, what: str) -> tuple[dict[str, NDArray[Any]], Label | None]:
     Raises:
         DataError: If the file is missing, truncated or neither of the two.
     """
-    try:
+    with reading.opened(path, "npz or HDF5", what) as stored:
         if is_zipfile(path):
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
-                arrays = dict(npz)
-            return arrays, _label(json.loads(str(arrays["meta"]))) if "meta" in arrays else None
+            arrays = reading.npz(path, stored, what)
+            return arrays, _label(path, json.loads(str(arrays["meta"]))) if "meta" in arrays else None
         with h5py.File(path, "r") as file:
             if file.attrs.get("layout") != LAYOUT:
                 raise DataError(f"{path}: is HDF5, but not of bitsearch's jets; expected {what}")
-            label = _label({name: _plain(value) for name, value in file.attrs.items()})
-            return {name: _decoded(item) for name, item in file.items()}, label
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file; expected {what}") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        RuntimeError,
-        BadZipFile,
-        DeflateError,
-    ) as error:
-        raise DataError(f"{path}: cannot be read as npz or HDF5 ({error}); expected {what}") from error
+            label = _label(path, {name: _plain(value) for name, value in file.attrs.items()})
+            return {name: _decoded(reading.dataset(path, file, name, what)) for name in file}, label
 
 
 def require(path: Path, arrays: Arrays, shapes: Mapping[str, Shape]) -> None:
@@ -254,8 +251,22 @@ def _decoded(item: h5py.Dataset) -> NDArray[Any]:
     return values * np.float32(item.attrs["step"]) if "step" in item.attrs else values
 
 
-def _label(found: Mapping[str, Any]) -> Label:
-    return Label(**{field.name: found[field.name] for field in fields(Label)})
+def _label(path: Path, found: Mapping[str, Any]) -> Label:
+    kinds = {
+        "generator": str,
+        "version": str,
+        "dataset": str,
+        "seed": int,
+        "packages": dict,
+        "settings": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind):
+            raise DataError(
+                f"{path}: its label says {name} = {found.get(name)!r}; expected {kind.__name__}, as written by "
+                "`bitsearch data make`"
+            )
+    return Label(**{name: found[name] for name in kinds})
 
 
 def _plain(value: Any) -> Any:

@@ -327,6 +327,10 @@ def read_labelled(path: Path, most: int | None = None) -> tuple[WZJets, Label | 
 def _validate(path: Path, arrays: files.Arrays) -> None:
     pt, jet = arrays["pt"], arrays["jet"]
     files.refuse(path, "constituent pT", pt, pt < 0, "GeV, 0 for padding")
+    multiplicity = arrays["multiplicity"]
+    files.refuse(
+        path, "multiplicity", multiplicity, multiplicity < (pt > 0).sum(1), "the constituents it has at least"
+    )
     files.refuse(path, "jet pT", jet[:, 0], jet[:, 0] <= 0, "a positive number of GeV")
     for name in CONSTITUENTS[1:]:
         files.refuse(path, name, arrays[name], (pt == 0) & (arrays[name] != 0), "0 where pT is 0")

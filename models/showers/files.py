@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bitsearch.core.errors import DataError
+from bitsearch.models import reading
 from bitsearch.models.showers import geometry as geo
 from bitsearch.models.showers.geometry import Geometry
 
 CHUNK = 1000
+EXPECTED = "a CaloChallenge HDF5 file"
+# 1 keV to 1 PeV: beyond what any calorimeter is built for, and far from where float32 ends.
+LEAST_MEV, MOST_MEV = 1e-3, 1e9
 
 
 @dataclass(frozen=True)
@@ -101,24 +105,24 @@ def check(path: str | Path, geometry: Geometry | None = None) -> FileSummary:
 
 
 def validate(source: str | Path, events: Events, start: int = 0) -> None:
-    """Refuse NaN, infinite and negative energies; `source` and the number of the first event are for the message.
+    """Refuse energies that no calorimeter sees; `source` and the number of the first event are for the message.
 
     Raises:
-        DataError: If an incident energy is not positive and finite, or a voxel is negative or not finite.
+        DataError: If an incident energy is not from 1 keV to 1 PeV, or a voxel negative or above 1 PeV.
     """
     incident, showers = events.incident_mev[:, None], events.showers_mev
     for name, values, valid in (
-        ("incident energy", incident, incident > 0),
-        ("voxel", showers, showers >= 0),
+        ("incident energy", incident, (incident >= LEAST_MEV) & (incident <= MOST_MEV)),
+        ("voxel", showers, (showers >= 0) & (showers <= MOST_MEV)),
     ):
-        bad = ~(valid & np.isfinite(values))
+        bad = ~valid
         if bad.any():
             event, column = np.argwhere(bad)[0]
             raise DataError(
                 f"{source}: event {start + event} has {name} {column} = {values[event, column]} MeV "
                 f"({bad.any(axis=1).sum()} bad events among events {start} to {start + len(events) - 1}); "
-                "expected finite energies, positive for incident energies and not negative for voxels; "
-                "remove such events"
+                f"expected {LEAST_MEV:g} to {MOST_MEV:g} MeV for incident energies and 0 to {MOST_MEV:g} MeV for "
+                "voxels; remove such events"
             )
 
 
@@ -212,34 +216,24 @@ def _fill(
 @contextmanager
 def _open(path: Path, geometry: Geometry | None) -> Iterator[tuple[h5py.Dataset, h5py.Dataset]]:
     """Open both data sets and check everything that shapes and types can tell."""
-    try:
-        with h5py.File(path, "r") as file:
-            incident, showers = _dataset(path, file, "incident_energies"), _dataset(path, file, "showers")
-            if incident.shape != (len(showers), 1) or not len(showers):
-                raise DataError(
-                    f"{path}: incident_energies has shape {incident.shape} and showers {showers.shape}; "
-                    "expected (events, 1) and (events, voxels) with at least one event"
-                )
-            if geometry and showers.shape[1] != geometry.voxels:
-                raise DataError(
-                    f"{path}: showers have {showers.shape[1]} voxels; "
-                    f"expected {geometry.voxels} ({geometry.dataset})"
-                )
-            yield incident, showers
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file; expected a CaloChallenge HDF5 file") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as HDF5 ({error}); expected a CaloChallenge file") from error
+    with reading.hdf5(path, EXPECTED) as file:
+        incident, showers = _dataset(path, file, "incident_energies"), _dataset(path, file, "showers")
+        if incident.shape != (len(showers), 1) or not len(showers):
+            raise DataError(
+                f"{path}: incident_energies has shape {incident.shape} and showers {showers.shape}; "
+                "expected (events, 1) and (events, voxels) with at least one event"
+            )
+        if geometry and showers.shape[1] != geometry.voxels:
+            raise DataError(
+                f"{path}: showers have {showers.shape[1]} voxels; "
+                f"expected {geometry.voxels} ({geometry.dataset})"
+            )
+        yield incident, showers
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     """Get a two-dimensional float32 or float64 data set."""
-    item = file.get(name)
-    if not isinstance(item, h5py.Dataset):
-        raise DataError(
-            f"{path}: has no data set {name!r} (found {', '.join(file) or 'nothing'}); "
-            "expected incident_energies and showers"
-        )
+    item = reading.dataset(path, file, name, "incident_energies and showers")
     if item.ndim != 2 or item.dtype not in (np.float32, np.float64):
         raise DataError(
             f"{path}: {name} is {item.dtype} of shape {item.shape}; expected float32 or float64 and two axes"
@@ -251,4 +245,12 @@ def _label(file: h5py.File) -> Label | None:
     found = {field.name: file.attrs.get(field.name) for field in fields(Label)}
     if any(value is None for value in found.values()):
         return None
-    return Label(**{**found, "seed": int(found["seed"])})
+    wrong = [name for name, value in found.items() if name != "seed" and not isinstance(value, str)]
+    seed = found.pop("seed")
+    if wrong or not isinstance(seed, int | np.integer):
+        named = f"{wrong[0]} = {found[wrong[0]]!r}" if wrong else f"seed = {seed!r}"
+        raise DataError(
+            f"{file.filename}: its label says {named}; expected texts and a whole seed, as written by "
+            "`bitsearch data make`"
+        )
+    return Label(**found, seed=int(seed))

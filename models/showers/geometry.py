@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsearch.core.errors import DataError
+from bitsearch.models import reading
 
 Array = NDArray[np.float64]
+MOST_VOXELS = 10_000_000
 
 _PID = {"photon": 22, "pion": 211, "electron": 11}
 # Readout thresholds of the official evaluation; ds2 stores deposits divided by its sampling fraction 0.033.
@@ -119,11 +121,18 @@ def build(dataset: str, particle: str, bins: Mapping[int, tuple[tuple[float, ...
         )
     layers: list[Layer] = []
     for id_, (edges, n_alpha) in bins.items():
-        if edges[0] < 0 or not all(low < high for low, high in pairwise(edges)):
-            raise DataError(f"{dataset}: layer {id_} has r_edges {edges}; expected increasing numbers")
+        if edges[0] < 0 or not all(low < high < np.inf for low, high in pairwise(edges)):
+            raise DataError(
+                f"{dataset}: layer {id_} has r_edges {edges[:5]}; expected finite increasing numbers"
+            )
         if n_alpha < 1:
             raise DataError(f"{dataset}: layer {id_} has n_bin_alpha {n_alpha}; expected 1 or more")
         layers.append(Layer(id_, edges, n_alpha, layers[-1].stop if layers else 0))
+        if layers[-1].stop > MOST_VOXELS:
+            raise DataError(
+                f"{dataset}: layer {id_} has {n_alpha:,} x {len(edges) - 1:,} voxels; "
+                f"expected at most {MOST_VOXELS:,} in all layers"
+            )
     return Geometry(dataset, particle, tuple(layers))
 
 
@@ -134,12 +143,11 @@ def read_binning(path: str | Path, particle: str) -> Geometry:
         DataError: If the file is missing, is no binning XML or does not hold `particle`.
     """
     path = Path(path)
-    try:
-        root = ET.parse(path).getroot()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a binning XML") from error
-    except ET.ParseError as error:
-        raise DataError(f"{path}: is not XML ({error}); expected a CaloChallenge binning file") from error
+    with reading.opened(path, "XML", "a CaloChallenge binning XML"):
+        try:
+            root = ET.parse(path).getroot()
+        except (ET.ParseError, LookupError, ValueError) as error:
+            raise DataError(f"{path}: is not XML ({error}); expected a CaloChallenge binning file") from error
     found = {item.get("name"): item for item in root.iter("Bin")}
     if particle not in found:
         names = ", ".join(str(name) for name in found) or "no Bin element"
@@ -154,6 +162,8 @@ def read_binning(path: str | Path, particle: str) -> Geometry:
                 f"{path}: Layer {dict(item.attrib)} cannot be read ({error!r}); expected integers id and "
                 "n_bin_alpha and comma-separated numbers r_edges"
             ) from error
+        if id_ in bins:
+            raise DataError(f"{path}: layer {id_} stands there twice; expected each layer once")
         if len(edges) > 1:
             bins[id_] = edges, n_alpha
     geometry = build(path.stem, particle, bins)
