@@ -96,7 +96,7 @@ def test_ternarize_follows_an_assignment(mlp: Path, tmp_path: Path, capsys: Capt
 def test_ternarize_refuses_layers_that_are_not_there(mlp: Path, tmp_path: Path, capsys: Capture) -> None:
     out, assignment = tmp_path / "small.onnx", tmp_path / "assignment.json"
     message = refusal(capsys, "ternarize", mlp, "--out", out, "--layers", "head.*")
-    assert "no MatMul or Gemm is named head.*; expected one of body.0, body.2, attention" in message
+    assert "no linear layer is named head.*; expected one of body.0, body.2, attention" in message
     for content, reason in (
         ('{"head": "ternary"}', "named head"),
         ("no json", "expected JSON"),
@@ -169,8 +169,94 @@ def test_broken_files_are_one_line(verb: str, tmp_path: Path, capsys: Capture) -
     assert "text.onnx" in refusal(capsys, verb, tmp_path / "text.onnx", *more)
 
 
-@pytest.mark.parametrize("verb", ["ternarize", "inspect", "verify", "bench", "evaluate", "suggest"])
+@pytest.mark.parametrize("verb", ["ternarize", "inspect", "verify", "bench", "diff", "evaluate", "suggest"])
 def test_help_has_an_example(verb: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         call(verb, "--help")
     assert f"\n  bitsearch {verb} " in capsys.readouterr().out
+
+
+@pytest.fixture
+def brackets(tmp_path: Path) -> Path:
+    """Layers named as torch names them, an input named `file`."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["file", "w"], ["a"], "layers[0]/MatMul"),
+        helper.make_node("MatMul", ["a", "v"], ["y"], "layers[1]/MatMul"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("file", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [
+            numpy_helper.from_array(rng.normal(size=(8, 64)).astype(np.float32), "w"),
+            numpy_helper.from_array(rng.normal(size=(64, 3)).astype(np.float32), "v"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, {"note": "two\nlines"})
+    onnx.save(model, tmp_path / "brackets.onnx")
+    return tmp_path / "brackets.onnx"
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        (["--layers", "layers[1]/MatMul"], ["layers[1]/MatMul"]),
+        (["--exclude", "layers[1]/MatMul"], ["layers[0]/MatMul"]),
+        (["--layers", "layers*", "--exclude", "*[[]0]*"], ["layers[1]/MatMul"]),
+        (["--least-size", "200"], ["layers[0]/MatMul"]),
+    ],
+)
+def test_exact_names_come_before_patterns(
+    brackets: Path, tmp_path: Path, capsys: Capture, flags: list[str], chosen: list[str]
+) -> None:
+    content = answer(capsys, "ternarize", brackets, "--out", tmp_path / "out.onnx", *flags)
+    assert [item["layer"] for item in content["layers"]] == chosen
+
+
+def test_a_file_that_grows_is_said_to(brackets: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert call("ternarize", brackets, "--out", brackets) == 0
+    assert "the file grew from" in capsys.readouterr().err
+    assert call("inspect", brackets) == 0
+    assert "two lines" in capsys.readouterr().out
+
+
+def test_inputs_from_a_file(
+    brackets: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "BLOCK_SECONDS", 1e-4)
+    np.savez(tmp_path / "x.npz", np.ones((5, 8), np.float32))
+    flags: list[str | Path] = ["--inputs", tmp_path / "x.npz", "--blocks", "2", "--profile"]
+    content = answer(capsys, "bench", brackets, *flags)
+    assert [item["batch"] for item in content["timings"]] == [5]
+    (footprint,) = content["footprints"]
+    assert footprint["peak_memory_bytes"] > 0
+    assert footprint["load_ms"] > 0
+    assert sum(footprint["profile"].values()) == pytest.approx(1)
+    assert content["timings"][0]["p99_us"] >= content["timings"][0]["minimum_us"]
+    assert content["timings"][0]["energy_uj"] > 0
+    assert content["energy_source"]
+    (tmp_path / "bad.npz").write_text("no archive")
+    for name, message in (("bad.npz", "cannot be read"), ("none.npz", "there is no file")):
+        assert message in refusal(capsys, "bench", brackets, "--inputs", tmp_path / name)
+    np.savez(tmp_path / "wide.npz", np.ones((5, 9), np.float32))
+    assert "file has shape (5, 9)" in refusal(capsys, "bench", brackets, "--inputs", tmp_path / "wide.npz")
+
+
+def test_diff(brackets: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "small.onnx"
+    call("ternarize", brackets, "--out", out, "--layers", "layers[1]/MatMul")
+    x = np.random.default_rng(1).normal(size=(40, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x)
+    content = answer(capsys, "diff", brackets, out, "--inputs", tmp_path / "x.npz")
+    assert content["operators"] == {"MatMul": [2, 1], "com.bithep::TernaryMatMul": [0, 1]}
+    assert list(content["layers"]) == ["layers[1]/MatMul"]
+    a, b = (ops.session(path).run(None, {"file": x})[0].astype(np.float64) for path in (brackets, out))
+    (output,) = content["outputs"]
+    assert output["largest"] == pytest.approx(np.abs(a - b).max())
+    assert output["mean"] == pytest.approx(np.abs(a - b).mean())
+    assert output["flips"] == pytest.approx((a.argmax(1) != b.argmax(1)).mean())
+    assert [(item["output"], item["largest"]) for item in content["inner"]] == [("a", 0.0)]
+    assert call("diff", brackets, out) == 0

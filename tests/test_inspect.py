@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from ternary_layer import Layer
 
+from bitsearch import Precision
 from bitsearch.onnxfile.inspect import LayerContent, inspect
+from bitsearch.onnxfile.ternarize import ternarize
 
 RNG = np.random.default_rng(0)
 
@@ -58,7 +60,8 @@ def test_foreign_file(tmp_path: Path) -> None:
     )
     assert (found.bytes, found.opsets) == (path.stat().st_size, {"ai.onnx": 17})
     assert (found.inputs, found.outputs) == (("x: float (batch, 1, 6)",), ("y: int32 (batch, 4)",))
-    assert (found.quantized_parameters, found.total_parameters, found.fraction) == (0, 60, 0.0)
+    assert (found.quantized_parameters, found.total_parameters, found.fraction) == (0, 84, 0.0)
+    assert found.precisions["int8"] == {"weights": 24, "bytes": 24, "fraction": 24 / 84}
     assert found.metadata == {"author": "someone", "number": "7"}
     assert found.nodes["Gemm"] == 1
 
@@ -87,3 +90,58 @@ def test_needs_no_torch() -> None:
     code = f"import bitsearch.onnxfile.inspect, bitsearch.onnxfile.ternarize, sys; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def kinds() -> onnx.ModelProto:
+    """Build weights of 8 bits behind DequantizeLinear, of 4 bits and of an LSTM, whose recurrence has its own."""
+    constants: dict[str, NDArray[Any]] = {
+        "q": np.ones((8, 8), np.int8),
+        "s": np.ones(8, np.float32),
+        "n": np.full((4, 1, 16), 0x88, np.uint8),
+        "ns": np.ones(4, np.float32),
+        "l": np.ones((1, 8, 8), np.float32),
+        "r": np.ones((1, 8, 2), np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["d"], axis=0),
+        helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t"], ["y"], "eight"),
+        helper.make_node(
+            "MatMulNBits", ["w", "n", "ns"], ["z"], "four", "", "com.microsoft", K=32, N=4, block_size=32
+        ),
+        helper.make_node("LSTM", ["v", "l", "r"], ["", "h"], "recurrent", hidden_size=2),
+    ]
+    sizes: dict[str, list[str | int | None]] = {"x": ["b", 8], "w": ["b", 32], "v": ["t", "b", 8]}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "z", "h")],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_every_kind_of_quantised_weights_counts(tmp_path: Path) -> None:
+    onnx.save(kinds(), tmp_path / "kinds.onnx")
+    found = inspect(tmp_path / "kinds.onnx")
+    # The default of `bits` is 4; steps are no parameters of the network.
+    assert [(item.name, item.precision, item.parameters, item.bytes) for item in found.layers] == [
+        ("eight", "int8", 64, 64),
+        ("four", "int4", 128, 64),
+        ("recurrent", "float32", 64, 256),
+        ("recurrent", "float32", 16, 64),
+    ]
+    assert found.total_parameters == 64 + 128 + 64 + 16
+    assert found.precisions["int4"] == {"weights": 128, "bytes": 64, "fraction": 128 / 272}
+
+
+def test_agrees_with_what_the_file_says_of_itself(tmp_path: Path) -> None:
+    converted, _ = ternarize(
+        kinds(), lambda name: Precision.TERNARY if name == "eight" else Precision.FLOAT32
+    )
+    onnx.save(converted, tmp_path / "file.onnx")
+    found = inspect(tmp_path / "file.onnx")
+    assert found.fraction == pytest.approx(64 / 272)
+    assert found.metadata["bitsearch.fraction"] == repr(found.fraction)

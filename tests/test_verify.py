@@ -75,7 +75,7 @@ def test_files_that_do_not_run_on_drawn_inputs_are_not_compared(tmp_path: Path) 
     model.graph.output[0].name = "fixed"
     whole = checked(model, tmp_path)[-1]
     assert (whole.subject, whole.passed) == ("whole file", None)
-    assert "does not run on drawn inputs; --size may help" in whole.detail
+    assert "does not run on drawn inputs; --inputs or --size may help" in whole.detail
 
 
 def test_sizes_of_free_axes(tmp_path: Path) -> None:
@@ -158,3 +158,29 @@ def test_forced_kernel_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     with verify.forced(USABLE[0]):
         assert next(kernel.name for kernel in ops.kernels() if kernel.chosen) == USABLE[0]
     assert next(kernel.name for kernel in ops.kernels() if kernel.chosen) == "portable"
+
+
+def test_outputs_that_are_no_numbers_are_not_compared(tmp_path: Path) -> None:
+    model = LAYER.model()
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    labels = list(range(19))
+    model.graph.node.append(
+        helper.make_node("ZipMap", ["Y"], ["m"], domain="ai.onnx.ml", classlabels_int64s=labels)
+    )
+    model.graph.output.append(onnx.ValueInfoProto(name="m"))
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    model.graph.output[1].type.CopyFrom(helper.make_sequence_type_proto(kind))
+    checks = checked(model, tmp_path)
+    (skipped,) = [check for check in checks if check.passed is None]
+    assert (skipped.subject, skipped.detail) == (
+        "output m",
+        "not compared: seq(map(int64,tensor(float))), no numeric array",
+    )
+    assert all(check.passed for check in checks if check is not skipped)
+
+
+def test_given_inputs_are_taken(tmp_path: Path) -> None:
+    onnx.save(LAYER.model(), tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", anything=np.ones((11, 37)))
+    checks = verify.verify(tmp_path / "model.onnx", given=tmp_path / "inputs.npz")
+    assert [check.values for check in checks if check.subject == "whole file"] == [11 * 19] * len(USABLE)

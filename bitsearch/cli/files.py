@@ -1,10 +1,10 @@
-"""`ternarize`, `inspect`, `verify`, `bench`: any ONNX file, without the network that it came from."""
+"""`ternarize`, `inspect`, `verify`, `bench`, `diff`: any ONNX file, without the network that it came from."""
 
 import argparse
 import fnmatch
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from bitsearch.onnxfile.inputs import Known
 
 TERNARIZE = """\
-Turn MatMul and Gemm nodes of any ONNX file into TernaryMatMul, by rounding their weights (BitHEP Eq. (1)). Nothing is
-trained: accuracy falls, and re-training with `bitsearch train` or `run` wins it back. Without --assignment and
---layers every node that can be converted is. Layers are named by node, or by weights where the node has no name.
+Turn linear layers of any ONNX file (MatMul, Gemm, Conv of kernel size 1, Einsum) into TernaryMatMul. Each output gets
+the codes and the scale of least squared error; weights that are ternary already are kept exactly. Nothing is trained:
+accuracy falls, less with --data, and re-training with `bitsearch train` or `run` wins it back. Without --assignment
+and --layers every layer that can be converted is. Layers are named by node, or by weights where the node has no name.
 
   bitsearch ternarize model.onnx --out small.onnx --layers 'encoder.*' 'head.0'
 
@@ -49,6 +50,13 @@ Takes 15 blocks a batch size: seconds for small networks, minutes for large ones
 """
 
 
+DIFF = """\
+Compare two files: operators and layers that changed, and how far outputs (and layers of the same name) differ.
+
+  bitsearch diff model.onnx small.onnx --inputs events.npz
+
+Takes seconds.
+"""
 OPS = """\
 Print the path of the operator library, which C++ programs give to RegisterCustomOpsLibrary, or of what else they need.
 
@@ -66,7 +74,25 @@ def ternarize_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, required=True, metavar="OUT.onnx", help="the file to write")
     which = verb.add_mutually_exclusive_group()
     which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
-    which.add_argument("--layers", nargs="+", metavar="GLOB", help="patterns of layers to make ternary")
+    which.add_argument(
+        "--layers", nargs="+", metavar="GLOB", help="names or patterns of layers to make ternary"
+    )
+    verb.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="names or patterns of layers to leave as they are",
+    )
+    verb.add_argument(
+        "--least-size", type=int, default=0, metavar="N", help="leave layers with fewer weights as they are"
+    )
+    verb.add_argument(
+        "--rounding",
+        choices=("optimal", "mean", "paper"),
+        default="optimal",
+        help="optimal: least error an output; mean: by each output's mean; paper: BitHEP Eq. (1), one scale a layer",
+    )
 
 
 def inspect_options(verb: argparse.ArgumentParser) -> None:
@@ -79,6 +105,17 @@ def verify_options(verb: argparse.ArgumentParser) -> None:
     _add_file(verb)
     add_seed(verb, default=0)
     _add_size(verb)
+    _add_inputs(verb)
+
+
+def diff_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `diff`."""
+    verb.add_argument("file", type=Path, metavar="A.onnx", help="the file to compare with")
+    verb.add_argument("other", type=Path, metavar="B.onnx", help="the file that changed")
+    add_json(verb)
+    add_seed(verb, default=0)
+    _add_size(verb)
+    _add_inputs(verb)
 
 
 def bench_options(verb: argparse.ArgumentParser) -> None:
@@ -105,7 +142,9 @@ def bench_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--blocks", type=int, default=15, metavar="N", help="blocks of runs a file (default: 15)"
     )
+    verb.add_argument("--profile", action="store_true", help="the share of time of each kind of operator")
     _add_size(verb)
+    _add_inputs(verb)
 
 
 def ops_options(verb: argparse.ArgumentParser) -> None:
@@ -134,6 +173,12 @@ def _add_size(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_inputs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--inputs", type=Path, metavar="FILE.npz", help="an array for each input (default: drawn to fit)"
+    )
+
+
 def ternarize(arguments: argparse.Namespace) -> None:
     """Convert and say what became of every layer."""
     from dataclasses import asdict
@@ -141,14 +186,16 @@ def ternarize(arguments: argparse.Namespace) -> None:
     from bitsearch.onnxfile import graph, inspect, ternarize
 
     model = graph.read(arguments.file)
-    choose = _chooser(arguments, ternarize.layer_names(model))
-    converted, outcomes = ternarize.ternarize(model, choose)
-    graph.write(converted, arguments.out)
+    before = graph.size_on_disk(arguments.file)
+    with graph.refusals(arguments.file):
+        choose = _chooser(arguments, ternarize.layer_sizes(model))
+        converted, outcomes = ternarize.ternarize(model, choose, ternarize.rounder(arguments.rounding))
+        graph.write(converted, arguments.out)
     quantized, total = inspect.parameters(converted)
     content = {
         "file": str(arguments.out),
         "bytes": graph.size_on_disk(arguments.out),
-        "bytes_before": graph.size_on_disk(arguments.file),
+        "bytes_before": before,
         "fraction": quantized / total,
         "retrained": False,
         "layers": [asdict(item) for item in outcomes],
@@ -159,40 +206,63 @@ def ternarize(arguments: argparse.Namespace) -> None:
             "op": item.op,
             "shape": " x ".join(map(str, item.shape)),
             "zeros": "" if item.zeros is None else f"{item.zeros:.3f}",
-            "weight error": "" if item.error is None else f"{item.error:.3f}",
-            "result": item.note or str(item.precision) if item.reason is None else f"declined: {item.reason}",
+            "weight error": ""
+            if item.error is None
+            else "lossless"
+            if item.lossless
+            else f"{item.error:.3f}",
+            "result": f"declined: {item.reason}"
+            if item.reason
+            else "; ".join(filter(None, (str(item.precision), item.note))),
         }
         for item in outcomes
     ]
     size = f"{content['bytes_before']:,} to {content['bytes']:,} bytes"
     show(arguments.json, content, f"{arguments.out}: {size}, fraction {quantized / total:.4f}", rows)
+    if graph.size_on_disk(arguments.out) > before:
+        kept = [f"{item.layer} ({item.note})" for item in outcomes if item.note]
+        reason = "; ".join(kept[:3]) or "the operator's function body is larger than what the layers save"
+        sys.stderr.write(f"bitsearch ternarize: the file grew from {size}: {reason}\n")
     sys.stderr.write(
         "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
     )
 
 
-def _chooser(arguments: argparse.Namespace, layers: tuple[str, ...]) -> "Callable[[str], Precision]":
+def _chooser(arguments: argparse.Namespace, sizes: Mapping[str, int]) -> "Callable[[str], Precision]":
     """Tell which precision each layer shall have; raises ConfigurationError for layers that are not there."""
     from bitsearch.core.assignment import Assignment
     from bitsearch.core.precision import Precision
 
+    layers = tuple(sizes)
+    left = {name for pattern in arguments.exclude for name in _matching(layers, pattern)}
+    _require([pattern for pattern in arguments.exclude if not _matching(layers, pattern)], layers)
+    left.update(name for name, size in sizes.items() if size < arguments.least_size)
+    chosen: dict[str, Precision] = dict.fromkeys(layers, Precision.TERNARY)
     if arguments.assignment is not None:
         assignment = Assignment.read(arguments.assignment)
         _require([name for name in assignment.quantized if name not in layers], layers)
-        return lambda name: assignment.get(name, Precision.FLOAT32)
-    if arguments.layers is None:
-        return lambda name: Precision.TERNARY
-    patterns = arguments.layers
-    _require([pattern for pattern in patterns if not fnmatch.filter(layers, pattern)], layers)
-    chosen = {name for pattern in patterns for name in fnmatch.filter(layers, pattern)}
-    return lambda name: Precision.TERNARY if name in chosen else Precision.FLOAT32
+        chosen = dict(assignment)
+    elif arguments.layers is not None:
+        patterns = arguments.layers
+        _require([pattern for pattern in patterns if not _matching(layers, pattern)], layers)
+        names = [name for pattern in patterns for name in _matching(layers, pattern)]
+        chosen = dict.fromkeys(names, Precision.TERNARY)
+    default = (
+        Precision.TERNARY if arguments.assignment is None and arguments.layers is None else Precision.FLOAT32
+    )
+    return lambda name: Precision.FLOAT32 if name in left else chosen.get(name, default)
+
+
+def _matching(layers: tuple[str, ...], pattern: str) -> list[str]:
+    """Give the layer of that very name, or those that fit the pattern: names may hold brackets."""
+    return [pattern] if pattern in layers else fnmatch.filter(layers, pattern)
 
 
 def _require(missing: list[str], layers: tuple[str, ...]) -> None:
     if missing:
         known = ", ".join(layers[:20]) + (f" and {len(layers) - 20} more" if len(layers) > 20 else "")
         raise ConfigurationError(
-            f"no MatMul or Gemm is named {', '.join(missing)}; expected one of {known or 'none'}"
+            f"no linear layer is named {', '.join(missing)}; expected one of {known or 'none'}"
         )
 
 
@@ -218,6 +288,10 @@ def inspect(arguments: argparse.Namespace) -> None:
         "nodes": ", ".join(f"{count} {name}" for name, count in found.nodes.items()),
         "low-bit parameters": f"{found.quantized_parameters:,} of {found.total_parameters:,}",
         "fraction": f"{found.fraction:.6f} (counted in the file)",
+        "precisions": "; ".join(
+            f"{name}: {entry['weights']:,} weights, {entry['bytes']:,} bytes, {entry['fraction']:.4f}"
+            for name, entry in found.precisions.items()
+        ),
     } | {key: _brief(value) for key, value in found.metadata.items()}
     show(False, {}, str(found.path), [{"": key, " ": value} for key, value in facts.items()])
     rows = [
@@ -236,7 +310,7 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def _brief(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
     return text if len(text) <= 200 else f"{text[:200]} … (whole with --json)"
 
 
@@ -246,7 +320,9 @@ def verify(arguments: argparse.Namespace) -> None:
 
     from bitsearch.onnxfile import verify
 
-    checks = verify.verify(arguments.file, arguments.seed, _sizes(arguments.size), _known_inputs())
+    checks = verify.verify(
+        arguments.file, arguments.seed, _sizes(arguments.size), _known_inputs(), arguments.inputs
+    )
     failed = [item for item in checks if item.passed is False]
     rows = [
         {
@@ -300,6 +376,8 @@ def bench(arguments: argparse.Namespace) -> None:
             arguments.blocks,
             sizes=sizes,
             known=_known_inputs(),
+            given=arguments.inputs,
+            profile=arguments.profile,
         )
     content = asdict(measured)
     if arguments.json:
@@ -314,9 +392,11 @@ def bench(arguments: argparse.Namespace) -> None:
             "minimum µs": f"{item.minimum_us:,.1f}",
             "median µs": f"{item.median_us:,.1f}",
             "spread µs": f"{item.spread_us:,.1f}",
+            "p99 µs": f"{item.p99_us:,.1f}",
             "events/s": f"{item.events_per_second:,.0f}",
             "speed": f"{item.speedup:.2f}",
             "finite": f"{item.finite:.4f}",
+            "energy µJ": "" if item.energy_uj is None else f"{item.energy_uj:,.3f}",
         }
         for item in measured.timings
     ]
@@ -325,11 +405,60 @@ def bench(arguments: argparse.Namespace) -> None:
         {
             "file": item.name,
             "bytes": item.size_bytes,
+            "load ms": f"{item.load_ms:,.1f}",
             "peak memory bytes": "" if item.peak_memory_bytes is None else f"{item.peak_memory_bytes:,}",
         }
         for item in measured.footprints
     ]
     show(False, {}, f"Size, and memory at batch {max(item.batch for item in measured.timings)}", footprints)
+    for item in measured.footprints:
+        if item.profile is not None:
+            shares = [{"operator": kind, "share of time": share} for kind, share in item.profile.items()]
+            show(False, {}, f"Operators of {item.name}", shares)
+    sys.stderr.write(f"bitsearch bench: energy is from {measured.energy_source}\n")
+
+
+def diff(arguments: argparse.Namespace) -> None:
+    """Print what changed between two files."""
+    from dataclasses import asdict
+
+    from bitsearch.onnxfile import diff
+
+    found = diff.diff(
+        arguments.file,
+        arguments.other,
+        arguments.inputs,
+        arguments.seed,
+        _sizes(arguments.size),
+        _known_inputs(),
+    )
+    if arguments.json:
+        show(True, asdict(found), "", [])
+        return
+    before, after = found.bytes
+    operators = [{"operator": name, "A": a, "B": b} for name, (a, b) in found.operators.items()]
+    show(False, {}, f"{arguments.file} and {arguments.other}: {before:,} and {after:,} bytes", operators)
+    layers = [{"layer": name, "A": a, "B": b} for name, (a, b) in found.layers.items()]
+    show(False, {}, "Layers that changed", layers)
+    for title, items in (("Outputs", found.outputs), ("Layers of the same name", found.inner)):
+        rows = [
+            {
+                "value": item.output,
+                "numbers": item.values,
+                "mean |A|": _short(item.scale),
+                "mean": _short(item.mean),
+                **{f"quantile {level}": _short(value) for level, value in (item.quantiles or {}).items()},
+                "largest": _short(item.largest),
+                "arg-max flips": _short(item.flips),
+                "detail": item.detail,
+            }
+            for item in items
+        ]
+        show(False, {}, f"{title}: absolute differences", rows)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _sizes(texts: list[str]) -> dict[str, int]:

@@ -98,7 +98,7 @@ VERBS = (
     ),
     Verb(
         "ternarize",
-        "post-export: turn MatMul/Gemm nodes into TernaryMatMul",
+        "post-export: turn linear layers of any ONNX file into TernaryMatMul",
         "",
         files.TERNARIZE,
         files.ternarize_options,
@@ -120,6 +120,14 @@ VERBS = (
         files.BENCH,
         files.bench_options,
         files.bench,
+    ),
+    Verb(
+        "diff",
+        "what changed in a graph, how far outputs differ",
+        "",
+        files.DIFF,
+        files.diff_options,
+        files.diff,
     ),
     Verb(
         "evaluate",

@@ -1,5 +1,6 @@
 """Time ONNX files side by side in one process: interleaved blocks of runs, so that all meet the same machine."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -7,10 +8,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,12 +20,14 @@ import onnxruntime
 
 from bitsearch import ops
 from bitsearch.core.errors import ConfigurationError, ExportError
-from bitsearch.onnxfile import graph, inputs, runtime
+from bitsearch.onnxfile import energy, graph, inputs, runtime
 
 BLOCK_SECONDS = 0.02
+PROFILED_RUNS = 20
 BATCHES = (1, 100, 1000)
 
 MEMORY = """
+import json
 import sys
 import numpy as np
 from bitsearch.onnxfile import runtime
@@ -34,7 +38,7 @@ def peak(name):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 with np.load(sys.argv[2]) as stored:
-    feed = dict(stored)
+    feed = {name: stored[f"arr_{i}"] for i, name in enumerate(json.loads(sys.argv[4]))}
 before = peak("VmRSS")
 session = runtime.open_session(Path(sys.argv[1]), int(sys.argv[3]))
 session.run(None, feed)
@@ -54,8 +58,9 @@ class Contender:
 class Timing:
     """Wall time of one `session.run` in µs over blocks of runs: least, median and interquartile range.
 
-    `finite` is the share of output numbers that are; `speedup` is how many times faster than the first contender,
-    by medians.
+    `p99_us` is the 99th percentile of single runs. `finite` is the share of output numbers that are; `speedup` is how
+    many times faster than the first contender, by medians. `energy_uj` is the energy of one run, as `energy_source`
+    of the benchmark says.
     """
 
     name: str
@@ -64,19 +69,26 @@ class Timing:
     minimum_us: float
     median_us: float
     spread_us: float
+    p99_us: float
     events_per_second: float
     speedup: float
     finite: float
     blocks: int
+    energy_uj: float | None = None
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Size on disk, and how far memory rose from before the file was opened to its peak at the largest batch."""
+    """Size on disk, time to open, how far memory rose from before that to its peak at the largest batch.
+
+    `profile` gives the share of the time that each kind of operator takes, where that was asked for.
+    """
 
     name: str
     size_bytes: int
     peak_memory_bytes: int | None
+    load_ms: float = 0.0
+    profile: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class Benchmark:
     timings: tuple[Timing, ...]
     footprints: tuple[Footprint, ...]
     environment: Mapping[str, Any]
+    energy_source: str = ""
 
 
 def bench(
@@ -96,14 +109,22 @@ def bench(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     known: inputs.Known | None = None,
+    given: Path | None = None,
+    profile: bool = False,
 ) -> Benchmark:
     """Time all contenders on the same inputs; a fixed batch in the first file replaces `batches`.
+
+    `given` is a file of inputs to take as they are instead of drawn ones.
 
     Raises:
         ConfigurationError: the files do not take the same inputs.
         ExportError: a file cannot be read.
     """
-    sessions = {item.name: inputs.open_file(item.path, threads) for item in files}
+    sessions, load_ms = {}, {}
+    for item in files:
+        begin = time.perf_counter()
+        sessions[item.name] = inputs.open_file(item.path, threads)
+        load_ms[item.name] = (time.perf_counter() - begin) * 1e3
     signatures = {name: _signature(session) for name, session in sessions.items()}
     first, *others = signatures
     for name in others:
@@ -111,15 +132,61 @@ def bench(
             raise ConfigurationError(
                 f"{name} takes {signatures[name]} and {first} takes {signatures[first]}; expected the same inputs"
             )
-    fixed = inputs.fixed_batch(sessions[first])
-    batches = batches if fixed is None else (fixed,)
-    timings: list[Timing] = []
-    for batch in batches:
-        feed = inputs.draw(sessions[first], batch, seed, sizes, known)
-        timings += _compare(sessions, feed, batch, threads, blocks)
-    feed = inputs.draw(sessions[first], max(batches), seed, sizes, known)
-    footprints = tuple(_footprint(item, feed, threads) for item in files)
-    return Benchmark(tuple(timings), footprints, runtime.environment())
+    feeds = _feeds(sessions[first], batches, seed, sizes, known, given)
+    meter = energy.Meter({item.name: item.path for item in files})
+    timings = [
+        timing for batch, feed in feeds for timing in _compare(sessions, feed, batch, threads, blocks, meter)
+    ]
+    _, feed = max(feeds, key=lambda pair: pair[0])
+    footprints = tuple(
+        replace(
+            _footprint(item, feed, threads),
+            load_ms=load_ms[item.name],
+            profile=_profile(item.path, feed, threads) if profile else None,
+        )
+        for item in files
+    )
+    return Benchmark(tuple(timings), footprints, runtime.environment(), meter.source)
+
+
+def _feeds(
+    session: onnxruntime.InferenceSession,
+    batches: Sequence[int],
+    seed: int,
+    sizes: Mapping[str, int] | None,
+    known: inputs.Known | None,
+    given: Path | None,
+) -> list[tuple[int, inputs.Feed]]:
+    """Give the inputs of every batch size; of a file its first batch."""
+    if given is not None:
+        feed = inputs.fit(session, next(inputs.load(given)), given)
+        return [(next((len(item) for item in feed.values() if item.ndim), 1), feed)]
+    fixed = inputs.fixed_batch(session)
+    return [
+        (batch, inputs.draw(session, batch, seed, sizes, known))
+        for batch in (batches if fixed is None else (fixed,))
+    ]
+
+
+def _profile(path: Path, feed: inputs.Feed, threads: int) -> dict[str, float]:
+    """Let onnxruntime time its operators; give each kind's share."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = ops.session(path, sess_options=options)
+        for _ in range(PROFILED_RUNS):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    times: dict[str, float] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kind = event["args"]["op_name"]
+            times[kind] = times.get(kind, 0.0) + event["dur"]
+    total = sum(times.values()) or 1.0
+    return {kind: times[kind] / total for kind in sorted(times, key=lambda kind: -times[kind])}
 
 
 def contenders(paths: Sequence[Path]) -> list[Contender]:
@@ -188,6 +255,7 @@ def _compare(
     batch: int,
     threads: int,
     blocks: int,
+    meter: energy.Meter,
 ) -> list[Timing]:
     """Take turns, a block of runs each; the first block of everyone warms up and is not counted."""
     runs: dict[str, Callable[[], list[Any]]] = {
@@ -201,11 +269,21 @@ def _compare(
         raise ExportError(
             f"a file cannot be run on inputs of shapes {shapes}: {reason}; --size sets the size of a free axis"
         ) from error
-    repeats = {name: max(1, int(BLOCK_SECONDS / _block(run, 1))) for name, run in runs.items()}
+    repeats = {name: max(1, int(BLOCK_SECONDS / _block(run, 1)[0])) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
+    single: dict[str, list[float]] = {name: [] for name in runs}
+    spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(blocks):
         for name, run in runs.items():
-            times[name].append(_block(run, repeats[name]) * 1e6)
+            before = meter.read()
+            found = _block(run, repeats[name])
+            after = meter.read()
+            if (
+                before is not None and after is not None and after > before
+            ):  # the counter starts again at its end
+                spent[name].append((after - before) / repeats[name])
+            times[name].append(float(np.mean(found)) * 1e6)
+            single[name] += [value * 1e6 for value in found]
     timings = []
     reference = float(np.median(next(iter(times.values()))))
     for name, found in times.items():
@@ -218,21 +296,24 @@ def _compare(
                 min(found),
                 median,
                 high - low,
+                float(np.percentile(single[name], 99)),
                 batch / median * 1e6,
                 reference / median,
                 finite[name],
                 blocks,
+                float(np.median(spent[name])) if spent[name] else meter.estimate(name, batch),
             )
         )
     return timings
 
 
-def _block(run: Callable[[], object], repeats: int) -> float:
-    """Time a block, in seconds a run."""
-    begin = time.perf_counter()
+def _block(run: Callable[[], object], repeats: int) -> list[float]:
+    """Time every run of a block, in seconds."""
+    marks = [time.perf_counter()]
     for _ in range(repeats):
         run()
-    return (time.perf_counter() - begin) / repeats
+        marks.append(time.perf_counter())
+    return [after - before for before, after in pairwise(marks)]
 
 
 def _finite(outputs: Sequence[Any]) -> float:
@@ -247,8 +328,9 @@ def _footprint(contender: Contender, feed: inputs.Feed, threads: int) -> Footpri
         return Footprint(contender.name, size, None)
     with tempfile.TemporaryDirectory() as folder:
         stored = Path(folder) / "feed.npz"
-        np.savez(stored, **cast(Any, feed))
+        np.savez(stored, *feed.values())  # by number: names of inputs are anything, `file` too
         command = [sys.executable, "-c", MEMORY, str(contender.path), str(stored), str(threads)]
+        command.append(json.dumps(list(feed)))
         done = subprocess.run(command, capture_output=True, text=True)
     return Footprint(contender.name, size, int(done.stdout) if done.returncode == 0 else None)
 

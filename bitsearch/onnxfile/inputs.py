@@ -1,6 +1,8 @@
 """Inputs for any ONNX file: its own task's where the file names one, else drawn to fit names, types and shapes."""
 
-from collections.abc import Callable, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bitsearch.core.errors import ConfigurationError, ExportError
+from bitsearch.core.errors import ConfigurationError, DataError, ExportError
 from bitsearch.onnxfile.runtime import open_session
 
 FREE = 16  # size of a free axis that is not the batch and that nobody gave a size
@@ -40,7 +42,7 @@ def open_file(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     try:
         return open_session(path, threads)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(f"onnxruntime refuses {path}: {reason}; expected a model it can run") from error
 
 
@@ -84,6 +86,87 @@ def draw(
             shape[0] = batch
         feed[item.name] = _values(rng, item.name, item.type, shape)
     return feed
+
+
+def load(path: Path) -> Iterator[Feed]:
+    """Give the arrays of an .npz file, or of every .npz file in a folder, one file at a time.
+
+    Raises:
+        DataError: there is no such file, or it is no archive of numeric arrays.
+    """
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(
+            f"the folder {path} holds no .npz file; expected one or more with an array for each input"
+        )
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"there is no file {file}; expected an .npz with an array for each input")
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                if not hasattr(stored, "files"):
+                    raise ValueError("a single array without a name")
+                arrays = {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(
+                f"{file} cannot be read ({reason}); expected an .npz of numeric arrays"
+            ) from error
+        yield arrays
+
+
+def fit(session: onnxruntime.InferenceSession, arrays: Feed, where: object) -> Feed:
+    """Choose and cast what the file's inputs need; an only array is for an only input, whatever its name.
+
+    Raises:
+        DataError: an input is missing or has another number of axes or sizes.
+    """
+    wanted = session.get_inputs()
+    if len(wanted) == len(arrays) == 1:
+        arrays = {wanted[0].name: next(iter(arrays.values()))}
+    feed: Feed = {}
+    for item in wanted:
+        if item.name not in arrays:
+            found = ", ".join(map(repr, arrays)) or "none"
+            raise DataError(f"{where} holds the arrays {found}; expected one named {item.name!r}")
+        array = arrays[item.name]
+        sizes = zip(item.shape, array.shape, strict=False)
+        if len(item.shape) != array.ndim or any(isinstance(a, int) and a != b for a, b in sizes):
+            raise DataError(
+                f"{where}: {item.name} has shape {array.shape}; expected {tuple(item.shape)}, as the file declares"
+            )
+        kind = KINDS.get(item.type)
+        feed[item.name] = array if kind is None else array.astype(kind, copy=False)
+    return feed
+
+
+def batches(
+    session: onnxruntime.InferenceSession, path: Path, rows: int = 256, most: int | None = None
+) -> Iterator[Feed]:
+    """Cut stored inputs into batches of the size that the file insists on, else of up to `rows`.
+
+    What does not fill a fixed batch at the end of a file is left out.
+    """
+    fixed, given = fixed_batch(session), 0
+    first = next((item.name for item in session.get_inputs() if item.shape), None)
+    for arrays in load(path):
+        if fixed is None or first is None:
+            whole = fit(session, arrays, path)
+        else:
+            whole = {name: np.asarray(array) for name, array in arrays.items()}
+            if len(whole) == 1:
+                whole = {first: next(iter(whole.values()))}
+        length = len(whole[first]) if first in whole and whole[first].ndim else 1
+        size = fixed or rows
+        for begin in range(0, length - (size - 1 if fixed else 0), size):
+            piece = {
+                name: array[begin : begin + size] if array.ndim and len(array) == length else array
+                for name, array in whole.items()
+            }
+            yield fit(session, piece, path)
+            given += min(size, length - begin)
+            if most is not None and given >= most:
+                return
 
 
 def _values(rng: np.random.Generator, name: str, kind: str, shape: list[int]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """What is in an ONNX file: its layers, their precisions and what they weigh. No torch."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,36 +13,42 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitsearch.onnxfile import graph
+from bitsearch.onnxfile import folding, graph
 from bitsearch.onnxfile.graph import Scope
-from bitsearch.onnxfile.linear import is_linear, layer_name
+from bitsearch.onnxfile.linear import MICROSOFT, is_linear, layer_name
 from bitsearch.ops import DOMAIN
 from bitsearch.ops.reference import unpack
 
-# Which input of an operator holds its weights.
-WEIGHTS = {
-    ("", "MatMul"): 1,
-    ("", "Gemm"): 1,
-    ("", "Conv"): 1,
-    ("", "ConvTranspose"): 1,
-    ("", "MatMulInteger"): 1,
-    ("", "ConvInteger"): 1,
-    ("", "QLinearMatMul"): 3,
-    ("", "QLinearConv"): 3,
-    ("", "LSTM"): 1,
-    ("", "GRU"): 1,
-    ("", "RNN"): 1,
-    ("com.microsoft", "DynamicQuantizeMatMul"): 1,
-    ("com.microsoft", "MatMulIntegerToFloat"): 1,
-    ("com.microsoft", "MatMulNBits"): 1,
-    (DOMAIN, "TernaryMatMul"): 1,
+# Which inputs of an operator hold its weights, and which the steps that they are quantised with.
+WEIGHTS: Mapping[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {
+    ("", "MatMul"): ((1,), ()),
+    ("", "Gemm"): ((1,), ()),
+    ("", "Einsum"): ((1,), ()),
+    ("", "Conv"): ((1,), ()),
+    ("", "ConvTranspose"): ((1,), ()),
+    ("", "MatMulInteger"): ((1,), ()),
+    ("", "ConvInteger"): ((1,), ()),
+    ("", "QLinearMatMul"): ((3,), (1, 4, 6)),
+    ("", "QLinearConv"): ((3,), (1, 4, 6)),
+    ("", "LSTM"): ((1, 2), ()),
+    ("", "GRU"): ((1, 2), ()),
+    ("", "RNN"): ((1, 2), ()),
+    (MICROSOFT, "FusedMatMul"): ((1,), ()),
+    (MICROSOFT, "FusedGemm"): ((1,), ()),
+    (MICROSOFT, "FusedConv"): ((1,), ()),
+    (MICROSOFT, "DynamicQuantizeMatMul"): ((1,), (2,)),
+    (MICROSOFT, "DynamicQuantizeLSTM"): ((1, 2), (8, 10)),
+    (MICROSOFT, "MatMulIntegerToFloat"): ((1,), (2, 3)),
+    (MICROSOFT, "MatMulNBits"): ((1,), (2,)),
+    (DOMAIN, "TernaryMatMul"): ((1,), (2,)),
 }
+LOW_BIT = ("ternary", "binary", "int2", "uint2")
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
 @dataclass(frozen=True)
 class LayerContent:
-    """A node with constant weights: `shape` is that of the weights, `bytes` what they take in the file.
+    """Constant weights of a node: `shape` is theirs, `bytes` what they take in the file, as they are stored there.
 
     `parameters` counts weights and bias; `zeros` is the share of weights that are 0, None where codes hide it.
     """
@@ -59,8 +66,9 @@ class LayerContent:
 class FileContent:
     """What an ONNX file holds.
 
-    `fraction` is counted in the file: parameters of low-bit layers over all floating-point constants and
-    low-bit weights. What the exporter counted in the network stands in `metadata`.
+    `fraction` is counted in the file: parameters of layers of two bits and less over all floating-point constants and
+    quantised weights; `precisions` gives weights, bytes and share of every precision that layers have. What the
+    exporter counted in the network stands in `metadata`.
     """
 
     path: str
@@ -74,6 +82,7 @@ class FileContent:
     metadata: Mapping[str, Any]
     nodes: Mapping[str, int]
     layers: tuple[LayerContent, ...]
+    precisions: Mapping[str, Mapping[str, float]]
     quantized_parameters: int
     total_parameters: int
     fraction: float
@@ -82,10 +91,22 @@ class FileContent:
 def inspect(path: Path) -> FileContent:
     """Describe an ONNX file, anyone's; raises ExportError where it cannot be read."""
     model = graph.read(path)
+    with graph.refusals(path):
+        return _describe(model, path)
+
+
+def _describe(model: onnx.ModelProto, path: Path) -> FileContent:
     inner = list(graph.scopes(model))
-    layers, (quantized, total) = layer_contents(model), parameters(model)
-    constants = {name for scope in inner for name in scope.initializers}
+    found = _weights(inner)
+    quantized, total = _count(inner, found)
+    constants = set(inner[0].initializers)
     given = [value for value in model.graph.input if value.name not in constants]
+    precisions: dict[str, dict[str, float]] = {}
+    for item in {item.place: item for item in found}.values():
+        entry = precisions.setdefault(item.content.precision, {"weights": 0, "bytes": 0, "fraction": 0.0})
+        entry["weights"] += math.prod(item.content.shape)
+        entry["bytes"] += item.content.bytes
+        entry["fraction"] = entry["weights"] / total if total else 0.0
     return FileContent(
         path=str(path),
         bytes=graph.size_on_disk(path),
@@ -96,8 +117,9 @@ def inspect(path: Path) -> FileContent:
         outputs=tuple(_signature(value) for value in model.graph.output),
         functions=tuple(f"{item.domain}::{item.name}" for item in model.functions),
         metadata={key: json_value(text) or text for key, text in graph.metadata(model).items()},
-        nodes=dict(Counter(node.op_type for scope in inner for node in scope.graph.node).most_common()),
-        layers=layers,
+        nodes=dict(Counter(node.op_type for scope in inner for node in scope.nodes).most_common()),
+        layers=tuple(item.content for item in found),
+        precisions=precisions,
         quantized_parameters=quantized,
         total_parameters=total,
         fraction=quantized / total if total else 0.0,
@@ -105,41 +127,90 @@ def inspect(path: Path) -> FileContent:
 
 
 def layer_contents(model: onnx.ModelProto) -> tuple[LayerContent, ...]:
-    """List the nodes with constant weights, also those in bodies of If and Loop."""
-    found = []
-    for scope in graph.scopes(model):
-        for node in scope.graph.node:
-            index = WEIGHTS.get((node.domain, node.op_type))
-            if index is None or len(node.input) <= index:
-                continue
-            weight = scope.constant(node.input[index])
-            if weight is not None and weight.ndim >= 2:
-                found.append(_layer(scope, node, node.input[index], weight))
-    return tuple(found)
+    """List the constant weights of nodes, also of those in bodies of If and Loop."""
+    return tuple(item.content for item in _weights(list(graph.scopes(model))))
 
 
 def parameters(model: onnx.ModelProto) -> tuple[int, int]:
-    """Count the parameters of low-bit layers, and all parameters; shared ones count once."""
-    quantized: dict[str, int] = {}
-    steps: set[str] = set()
-    for scope in graph.scopes(model):
-        for node in scope.graph.node:
-            if (node.domain, node.op_type) != (DOMAIN, "TernaryMatMul"):
-                continue
-            weight = scope.constant(node.input[1])
-            if weight is not None:
-                quantized[node.input[1]] = len(weight) * _attribute(node, "K")
-            bias = scope.constant(node.input[3]) if len(node.input) > 3 and node.input[3] else None
-            if bias is not None:
-                quantized[node.input[3]] = bias.size
-            steps.add(node.input[2])
-    floats = {
-        tensor.name: int(np.prod(tensor.dims))
-        for scope in graph.scopes(model)
+    """Count the parameters of layers of two bits and less, and all parameters; shared ones count once."""
+    inner = list(graph.scopes(model))
+    return _count(inner, _weights(inner))
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """Weights with the places, graph and name, of where they are stored, of their steps and of the layer's bias."""
+
+    content: LayerContent
+    place: tuple[str, str]
+    steps: frozenset[tuple[str, str]]
+    bias: tuple[str, str] | None
+
+
+def _weights(inner: list[Scope]) -> list[_Weight]:
+    found = []
+    for scope in inner:
+        for node in scope.nodes:
+            domain = "" if node.domain in graph.STANDARD else node.domain
+            indices, steps = WEIGHTS.get((domain, node.op_type), ((), ()))
+            read = [_weight(scope, node, index, steps) for index in indices if len(node.input) > index]
+            found += [item for item in read if item is not None]
+    return found
+
+
+def _weight(scope: Scope, node: onnx.NodeProto, index: int, steps: tuple[int, ...]) -> _Weight | None:
+    name = node.input[index]
+    weight = scope.constant(name)
+    if weight is None or weight.ndim < 2:
+        return None
+    own = {_place(scope, node.input[step]) for step in steps if len(node.input) > step}
+    place, stored = _place(scope, name), weight
+    owner, given = scope.origin(name) or (scope, name)
+    for _ in range(
+        folding.DEEPEST
+    ):  # what the weights are quantised as lies behind the nodes that dequantise them
+        producer = owner.producers.get(given)
+        if producer is None or not producer.input or producer.op_type not in UNPACKING:
+            break
+        owner, given = owner.origin(producer.input[0]) or (owner, producer.input[0])
+        if producer.op_type == "DequantizeLinear":
+            codes = owner.constant(given)
+            stored = weight if codes is None else codes
+            place = _place(owner, given)
+            own.add(_place(owner, producer.input[1]))
+    content = _layer(scope, node, name, weight, stored)
+    position = BIAS.get(node.op_type)
+    bias = node.input[position] if position is not None and len(node.input) > position else ""
+    is_constant = bool(bias) and scope.constant(bias) is not None
+    return _Weight(content, place, frozenset(own), _place(scope, bias) if is_constant else None)
+
+
+BIAS = {"TernaryMatMul": 3, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}
+UNPACKING = ("DequantizeLinear", "Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
+
+
+def _place(scope: Scope, name: str) -> tuple[str, str]:
+    owner, name = scope.origin(name) or (scope, name)
+    return owner.path, name
+
+
+def _count(inner: list[Scope], found: list[_Weight]) -> tuple[int, int]:
+    steps = frozenset[tuple[str, str]]().union(*(item.steps for item in found))
+    sizes = {
+        (scope.path, tensor.name): math.prod(tensor.dims)
+        for scope in inner
         for tensor in (*scope.graph.initializer, *_constants(scope.graph))
-        if tensor.data_type in FLOATS and tensor.name not in steps
+        if tensor.data_type in FLOATS and (scope.path, tensor.name) not in steps
     }
-    return sum(quantized.values()), sum((floats | quantized).values())
+    low: dict[tuple[str, str], int] = {}
+    for item in found:
+        weights = math.prod(item.content.shape)
+        sizes.setdefault(item.place, weights)
+        if item.content.precision in LOW_BIT:
+            low[item.place] = sizes[item.place] = weights
+            if item.bias is not None:
+                low[item.bias] = sizes.setdefault(item.bias, item.content.parameters - weights)
+    return sum(low.values()), sum(sizes.values())
 
 
 def ternary_precision(codes: NDArray[np.int8]) -> str:
@@ -147,29 +218,35 @@ def ternary_precision(codes: NDArray[np.int8]) -> str:
     return "ternary" if (codes == 0).any() or codes.size == 1 else "binary"
 
 
-def _layer(scope: Scope, node: onnx.NodeProto, name: str, weight: NDArray[Any]) -> LayerContent:
-    label = layer_name(scope, node) if is_linear(node) else node.name or name
-    size, zeros, precision = weight.size, None, str(weight.dtype)
+def _layer(
+    scope: Scope, node: onnx.NodeProto, name: str, weight: NDArray[Any], stored: NDArray[Any]
+) -> LayerContent:
+    label = layer_name(scope, node) if is_linear(scope, node) else node.name or name.removesuffix(".packed")
+    zeros, precision = None, str(stored.dtype)
     shape = tuple(int(length) for length in weight.shape)
     if node.op_type == "TernaryMatMul":
-        codes = unpack(weight, _attribute(node, "K"))
-        shape, size, precision = codes.shape, codes.size, ternary_precision(codes)
+        codes = unpack(weight, _attribute(node, "K", 0))
+        shape, precision = codes.shape, ternary_precision(codes)
         zeros = float((codes == 0).mean())
     elif node.op_type == "MatMulNBits":
-        shape = (_attribute(node, "N"), _attribute(node, "K"))
-        size, precision = shape[0] * shape[1], f"int{_attribute(node, 'bits')}"
-    elif weight.dtype.kind == "f":
+        shape = (_attribute(node, "N", 0), _attribute(node, "K", 0))
+        precision = f"int{_attribute(node, 'bits', 4)}"
+    elif weight.size and weight.dtype.kind == "f":
         zeros = float((weight == 0).mean())
-    position = {"TernaryMatMul": 3, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}.get(node.op_type)
+    position = BIAS.get(node.op_type)
     bias = None
     if position is not None and len(node.input) > position:
         bias = scope.constant(node.input[position])
     biases = 0 if bias is None else bias.size
-    return LayerContent(label, node.op_type, precision, shape, size + biases, weight.nbytes, zeros)
+    bits = 8 * stored.itemsize
+    if digits := "".join(filter(str.isdigit, str(stored.dtype))):
+        bits = min(bits, int(digits))  # four or two bits take a whole byte in numpy
+    size = stored.size * bits // 8
+    return LayerContent(label, node.op_type, precision, shape, math.prod(shape) + biases, size, zeros)
 
 
-def _attribute(node: onnx.NodeProto, name: str) -> int:
-    return next(int(item.i) for item in node.attribute if item.name == name)
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(item.i) for item in node.attribute if item.name == name), default)
 
 
 def _constants(graph: onnx.GraphProto) -> list[TensorProto]:
@@ -187,7 +264,8 @@ def _signature(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
         return f"{value.name}: {value.type.WhichOneof('value') or 'unknown'}"
-    kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+    kinds = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    kind = kinds.get(tensor.elem_type, f"type {tensor.elem_type}")
     if not tensor.HasField("shape"):
         return f"{value.name}: {kind}"
     sizes = (

@@ -1,39 +1,41 @@
-"""Turn MatMul and Gemm nodes of a finished ONNX file into `TernaryMatMul`, without torch and without re-training.
+"""Turn linear layers of a finished ONNX file into `TernaryMatMul`, without torch and without re-training.
 
-Requires opset 13 or newer. Ensures that nodes which are not converted stay byte for byte what they were; those that
-cannot be converted are declined with a reason.
+Takes any opset: files older than 13 are upgraded. Ensures that nodes which are not converted stay byte for byte what
+they were; those that cannot be converted are declined with a reason.
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import bitsearch
 from bitsearch.core.errors import ExportError
 from bitsearch.core.precision import Precision
-from bitsearch.onnxfile import graph, inspect
-from bitsearch.onnxfile.graph import Scope
-from bitsearch.onnxfile.linear import Array, LinearNode, examine, is_linear, layer_name
+from bitsearch.core.rounding import Codes, Rounding, is_lossless, round_rows
+from bitsearch.onnxfile import graph, inspect, upgrade
+from bitsearch.onnxfile.graph import STANDARD, Scope
+from bitsearch.onnxfile.linear import Array, LinearNode, Step, examine, is_linear, layer_name
 from bitsearch.ops import DOMAIN, add_functions
-from bitsearch.ops.reference import pack
-from bitsearch.ops.ternary_matmul.function import OPSET_MIN
+from bitsearch.ops.ternary_matmul.reference import pack
 
-SMALLEST_SCALE = 1e-8
 ACT_QMAX = 127.0
+BLOCK = 2**22  # weights packed at a time
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one MatMul or Gemm: converted to `precision`, or not, for `reason`.
+    """What became of one linear layer: converted to `precision`, or not, for `reason`.
 
-    `zeros` is the share of weights that became 0, `error` is |W - scale · codes| / |W| in the Euclidean norm.
+    `zeros` is the share of weights that became 0, `error` is |W - scale · codes| / |W| in the Euclidean norm, 0 where
+    the weights were ternary or binary times a scale already: then the layer is `lossless`.
     """
 
     layer: str
@@ -46,56 +48,74 @@ class Outcome:
     bytes_before: int = 0
     bytes_after: int = 0
     note: str | None = None
+    lossless: bool = False
 
 
-def quantize_weight(
-    weight: Array, precision: Precision = Precision.TERNARY
-) -> tuple[NDArray[np.int8], np.float32]:
-    """Round `(out_features, in_features)` to codes in {-1, 0, 1} and one scale (BitHEP Eq. (1)).
+@dataclass(frozen=True)
+class Rounded:
+    """Weights of one layer as codes `(out_features, in_features)` and scales `(out_features,)`, perhaps a new bias."""
 
-    Ternary: scale = mean|W|, codes = clip(round(W / scale)), half to even. Binary: codes = sign(W - mean W).
-    `bitsearch.network.quant.quantize_weight` is the same for torch.
-    """
-    scale = np.float32(max(float(np.abs(weight).mean(dtype=np.float64)), SMALLEST_SCALE))
-    if precision is Precision.BINARY:
-        return np.sign(weight - np.float32(weight.mean(dtype=np.float64))).astype(np.int8), scale
-    return np.clip(np.rint(weight / scale), -1, 1).astype(np.int8), scale
+    codes: Codes
+    scale: Array
+    bias: Array | None = None
+
+
+Rounder = Callable[[str, LinearNode, Precision], Rounded]
+"""Rounds the weights of a layer, by its name."""
+
+
+def rounder(rounding: Rounding | str = Rounding.OPTIMAL) -> Rounder:
+    """Make a rounder that sees weights alone; what is ternary already is kept exactly, however it rounds the rest."""
+
+    def round_weights(layer: str, linear: LinearNode, precision: Precision) -> Rounded:
+        del layer
+        codes, scale = round_rows(linear.weight, Rounding.OPTIMAL, precision)
+        if rounding != Rounding.OPTIMAL and not is_lossless(linear.weight, codes, scale):
+            codes, scale = round_rows(linear.weight, rounding, precision)
+        return Rounded(codes, scale)
+
+    return round_weights
 
 
 def layer_names(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Name every MatMul and Gemm of the file's graphs, in order."""
+    """Name every linear layer of the file's graphs, in order."""
     names = (
         layer_name(scope, node)
         for scope in graph.scopes(model)
-        for node in scope.graph.node
-        if is_linear(node)
+        for node in scope.nodes
+        if is_linear(scope, node)
     )
     return tuple(dict.fromkeys(names))
 
 
+def layer_sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """Count the weights of every linear layer by name; 0 where they are no initialiser."""
+    sizes: dict[str, int] = {}
+    for scope in graph.scopes(model):
+        for node in scope.nodes:
+            if is_linear(scope, node):
+                dims = scope.dims(node.input[1]) if len(node.input) > 1 else None
+                name = layer_name(scope, node)
+                sizes[name] = max(sizes.get(name, 0), math.prod(dims or (0,)))
+    sizes |= {item.layer: 0 for item in _inside_functions(model) if item.layer not in sizes}
+    return sizes
+
+
 def ternarize(
-    source: onnx.ModelProto, choose: Callable[[str], Precision]
+    source: onnx.ModelProto, choose: Callable[[str], Precision], round_weights: Rounder | None = None
 ) -> tuple[onnx.ModelProto, tuple[Outcome, ...]]:
     """Give a model whose layers have the precisions that `choose` tells by name, and what became of each.
 
     Raises:
-        ExportError: the model's opset is older than 13, or none of the chosen nodes could be converted.
+        ExportError: none of the chosen nodes could be converted, or the file's opset is too old to be upgraded.
     """
-    if (version := graph.opset(source)) < OPSET_MIN:
-        raise ExportError(
-            f"found opset {version}, expected {OPSET_MIN} or newer; "
-            f"convert the file with onnx.version_converter.convert_version(model, {OPSET_MIN}) first"
-        )
-    model = onnx.ModelProto()
-    model.CopyFrom(source)
-    for item in model.opset_import:
-        item.domain = "" if item.domain == "ai.onnx" else item.domain
-    edit = _Edit(model)
+    model = upgrade.copy(source)
+    edit = _Edit(model, round_weights or rounder())
     outcomes = [
         edit.convert(scope, node, precision)
         for scope in edit.scopes
-        for node in list(scope.graph.node)
-        if is_linear(node) and (precision := choose(layer_name(scope, node))).is_quantized
+        for node in scope.nodes
+        if is_linear(scope, node) and (precision := choose(layer_name(scope, node))).is_quantized
     ]
     outcomes += [item for item in _inside_functions(model) if choose(item.layer).is_quantized]
     converted = {item.layer: item.precision for item in outcomes if item.reason is None}
@@ -103,114 +123,273 @@ def ternarize(
         reasons = "; ".join(f"{item.layer}: {item.reason}" for item in outcomes[:5])
         found = f"{len(outcomes)} that cannot be converted ({reasons})" if outcomes else "none"
         raise ExportError(
-            f"of the chosen MatMul and Gemm nodes found {found}; expected one with constant float32 weights"
+            f"of the chosen linear layers found {found}; expected one with constant float32 weights"
         )
+    layers = layer_names(source)
     edit.drop_unused()
+    notes = edit.kept()
+    edit.apply()
     add_functions(model)
-    _describe(model, converted, layer_names(source))
-    return model, tuple(outcomes)
+    _describe(model, converted, layers)
+    return model, tuple(
+        replace(item, note="; ".join(filter(None, (item.note, notes.get(item.layer)))) or None)
+        for item in outcomes
+    )
 
 
 @dataclass
 class _Edit:
-    """A model under change; weights that several nodes share are packed once."""
+    """Changes of a model, collected and applied at once; weights that several nodes share are packed once.
+
+    Nodes are known by the path of their graph and their first output.
+    """
 
     model: onnx.ModelProto
+    round_weights: Rounder
     made: dict[tuple[object, ...], str] = field(default_factory=dict)
-    released: set[str] = field(default_factory=set)
+    rounded: dict[tuple[object, ...], Rounded] = field(default_factory=dict)
+    released: dict[tuple[str, str], str] = field(default_factory=dict)
+    replaced: dict[tuple[str, str], list[onnx.NodeProto]] = field(default_factory=dict)
+    added: dict[str, list[TensorProto]] = field(default_factory=dict)
+    gone: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.scopes = list(graph.scopes(self.model))
-        self.uses = graph.uses(self.model)
+        self.uses = graph.uses(self.scopes)
         self.taken = {name for scope in self.scopes for name in scope.names}
 
     def convert(self, scope: Scope, node: onnx.NodeProto, precision: Precision) -> Outcome:
-        """Turn one node into a `TernaryMatMul` in its place, or decline."""
-        layer, op, weight_name = layer_name(scope, node), node.op_type, node.input[1]
+        """Plan `TernaryMatMul` in place of a node, or decline."""
+        layer = layer_name(scope, node)
         linear = examine(scope, node, self.uses)
         if isinstance(linear, str):
-            return Outcome(layer, op, precision, linear)
-        codes, scale = quantize_weight(linear.weight, precision)
-        packed = pack(codes)
-        home = scope.owner(weight_name)
-        assert home is not None
-        key = (id(home), weight_name, _is_transposed(node), precision)
-        step = np.asarray(scale * np.float32(linear.gain), np.float32)
-        inputs = [
-            node.input[0],
-            self._constant(home, (*key, "packed"), f"{weight_name}.packed", packed),
-            self._constant(home, (*key, linear.gain), f"{weight_name}.scale", step),
-        ]
-        if linear.bias is not None:
-            inputs.append(self._bias(scope, linear))
-        self.released.update((weight_name, linear.bias_name))
-        self._replace(scope, node, linear, inputs, layer)
-        shadowed = weight_name in home.inputs
+            return Outcome(layer, node.op_type, precision, linear)
+        origin = scope.origin(linear.weights_name)
+        assert origin is not None
+        home, name = origin
+        key = (home.path, name, linear.orientation, precision)
+        found = self.rounded.get(key) or self.round_weights(layer, linear, precision)
+        if self.uses[home.path, name] > 1:
+            self.rounded[key] = found
+        if found.bias is not None:
+            linear = replace(linear, bias=found.bias, bias_name=linear.bias_name or f"{layer}.bias")
+        self.released[home.path, name] = layer
+        for used in filter(None, (linear.weights_name, linear.bias_name, *node.input[2:])):
+            owner = scope.owner(used)
+            if owner is not None:
+                self.released.setdefault((owner.path, used), "")
+        shadowed = (
+            f"{name} was an input with a default and can no longer be fed" if name in home.inputs else None
+        )
+        after = self._plan(scope, node, linear, found, home, key)
         return Outcome(
             layer,
-            op,
+            node.op_type,
             precision,
-            shape=codes.shape,
-            zeros=float((codes == 0).mean()),
-            error=_error(linear.weight, codes, scale),
-            bytes_before=linear.weight.nbytes,
-            bytes_after=packed.nbytes,
-            note=f"{weight_name} was an input with a default and can no longer be fed" if shadowed else None,
+            shape=found.codes.shape,
+            zeros=1 - np.count_nonzero(found.codes) / found.codes.size,
+            error=_error(linear.weight, found),
+            bytes_before=linear.stored_bytes,
+            bytes_after=after,
+            note=shadowed,
+            lossless=is_lossless(linear.weight, found.codes, found.scale),
         )
 
-    def drop_unused(self) -> None:
-        """Remove constants that only converted nodes read, with the inputs of the same names."""
-        pending, uses = list(self.released), graph.uses(self.model)
-        while pending:
-            name = pending.pop()
-            for scope in self.scopes:
-                if uses[name] or name not in scope.names:
-                    continue
-                if name in scope.initializers:
-                    _remove(scope.graph.initializer, name)
-                    _remove(scope.graph.input, name)
-                    _remove(scope.graph.value_info, name)
-                elif name in scope.producers:
-                    node = scope.producers.pop(name)
-                    uses.subtract(node.input)
-                    pending.extend(node.input)
-                    scope.graph.node.remove(node)
-                    _remove(scope.graph.value_info, name)
-
-    def _replace(
-        self, scope: Scope, node: onnx.NodeProto, linear: LinearNode, inputs: list[str], layer: str
-    ) -> None:
-        output = node.output[0]
+    def _plan(
+        self,
+        scope: Scope,
+        node: onnx.NodeProto,
+        linear: LinearNode,
+        rounded: Rounded,
+        home: Scope,
+        key: tuple[object, ...],
+    ) -> int:
+        layer, (out, k) = layer_name(scope, node), rounded.codes.shape
+        # A name that the node did not have may be taken by another node of the same weights.
+        name = "" if not node.name and layer in node.input else layer
+        source, size, weights = linear.addition or node, out // linear.heads, str(key[1])
+        nodes: list[onnx.NodeProto] = []
+        value = self._steps(scope, nodes, linear.before, linear.x)
+        values = [value] * linear.heads
+        if linear.split:
+            values = [self._fresh(f"{value}.head") for _ in values]
+            lengths = self._constant(scope, ("ones", linear.heads), "ones", np.ones(linear.heads, np.int64))
+            nodes.append(helper.make_node("Split", [value, lengths], values, axis=-3))
+        products = []
+        for head, x in enumerate(values):
+            rows = slice(head * size, (head + 1) * size)
+            scale = np.asarray(rounded.scale[rows] * np.float32(linear.gain), np.float32)
+            if scale.min() == scale.max():
+                scale = np.asarray(scale[0])
+            inputs = [
+                x,
+                self._packed(home, (*key, head, "packed"), f"{weights}.packed", rounded.codes[rows]),
+                self._constant(home, (*key, head, linear.gain), f"{weights}.scale", scale),
+            ]
+            if linear.bias is not None:
+                inputs.append(self._bias(scope, linear))
+            products.append(self._fresh(f"{node.output[0]}.product"))
+            label = name if linear.heads == 1 else f"{name}/{head}" if name else ""
+            made = helper.make_node(
+                "TernaryMatMul", inputs, products[-1:], label, domain=DOMAIN, K=k, act_qmax=ACT_QMAX
+            )
+            made.metadata_props.extend(source.metadata_props)
+            nodes.append(made)
+        value = products[0]
+        if linear.heads > 1:
+            value = self._fresh(f"{node.output[0]}.heads")
+            nodes.append(helper.make_node("Concat", products, [value], axis=-3))
+        self._steps(scope, nodes, linear.after, value)
+        nodes[-1].output[0] = source.output[0]
+        self.replaced[scope.path, node.output[0]] = nodes
         if linear.addition is not None:
-            _remove(scope.graph.value_info, output)
-            output = linear.addition.output[0]
-            scope.graph.node.remove(linear.addition)
-        shape = {"K": linear.weight.shape[1], "act_qmax": ACT_QMAX}
-        new = helper.make_node("TernaryMatMul", inputs, [output], layer, domain=DOMAIN, **shape)
-        new.metadata_props.extend((linear.addition or node).metadata_props)
-        node.CopyFrom(new)
+            self.replaced[scope.path, node.output[0]] = []
+            self.replaced[scope.path, source.output[0]] = nodes
+            self.gone.add((scope.path, node.output[0]))
+        return int(out * -(-k // 4))
+
+    def _steps(self, scope: Scope, nodes: list[onnx.NodeProto], steps: Sequence[Step], value: str) -> str:
+        for step in steps:
+            inputs = [
+                item
+                if isinstance(item, str)
+                else self._constant(scope, (step.op, item.tobytes()), step.op.lower(), item)
+                for item in step.inputs
+            ]
+            made = self._fresh(f"{value}.{step.op.lower()}")
+            nodes.append(helper.make_node(step.op, [value, *inputs], [made], **step.attributes))
+            value = made
+        return value
 
     def _bias(self, scope: Scope, linear: LinearNode) -> str:
         """Use the bias that is there where it has the right shape and value, else add one."""
         assert linear.bias is not None
         owner, found = scope.owner(linear.bias_name), scope.constant(linear.bias_name)
-        if (
-            owner is not None
-            and found is not None
-            and linear.bias_name in owner.initializers
-            and np.array_equal(found, linear.bias)
-        ):
+        same = found is not None and found.dtype == np.float32 and np.array_equal(found, linear.bias)
+        if owner is not None and same and linear.bias_name in owner.initializers:
             return linear.bias_name
-        key = (id(scope), linear.bias_name, linear.bias.tobytes())
-        return self._constant(scope, key, f"{linear.bias_name}.bias", linear.bias)
+        key = (scope.path, linear.bias_name, linear.bias.tobytes())
+        name = linear.bias_name.removesuffix(".bias")
+        return self._constant(scope, key, f"{name}.bias", linear.bias)
+
+    def _packed(self, home: Scope, key: tuple[object, ...], name: str, codes: Codes) -> str:
+        if key in self.made:
+            return self.made[key]
+        rows = max(1, BLOCK // codes.shape[1])
+        blocks = [pack(codes[begin : begin + rows]) for begin in range(0, len(codes), rows)]
+        return self._constant(home, key, name, np.concatenate(blocks))
 
     def _constant(self, home: Scope, key: tuple[object, ...], name: str, array: NDArray[Any]) -> str:
+        key = (home.path, *key)
         if key not in self.made:
-            free = next(new for i in count() if (new := f"{name}.{i}" if i else name) not in self.taken)
-            home.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), free))
-            self.taken.add(free)
+            free = self._fresh(name)
+            tensor = numpy_helper.from_array(np.asarray(array, order="C"), free)
+            self.added.setdefault(home.path, []).append(tensor)
             self.made[key] = free
         return self.made[key]
+
+    def _fresh(self, name: str) -> str:
+        free = next(new for i in count() if (new := f"{name}.{i}" if i else name) not in self.taken)
+        self.taken.add(free)
+        return free
+
+    def _planned(self, scope: Scope) -> Iterable[onnx.NodeProto]:
+        for node in scope.nodes:
+            key = (scope.path, node.output[0] if node.output else "")
+            if key in self.replaced:
+                yield from self.replaced[key]
+            elif key not in self.gone:
+                yield node
+
+    def drop_unused(self) -> None:
+        """Give up constants that only converted nodes read, with the states of loops that carry them."""
+        places = {scope.path: scope for scope in self.scopes}
+        self.uses.clear()
+        for scope in self.scopes:
+            names = [name for node in self._planned(scope) for name in node.input]
+            for name in (*names, *(value.name for value in scope.graph.output)):
+                owner = scope.owner(name)
+                if owner is not None:
+                    self.uses[owner.path, name] += 1
+        pending = [*self.released, *(key for scope in reversed(self.scopes) for key in self._uncarry(scope))]
+        while pending:
+            path, name = key = pending.pop()
+            scope = places[path]
+            if self.uses[key] or key in self.gone:
+                continue
+            if name in scope.initializers or name in scope.sparse:
+                self.gone.add(key)
+            elif (node := scope.producers.get(name)) is not None and not any(
+                self.uses[path, output] for output in node.output
+            ):
+                self.gone.update((path, output) for output in node.output if output)
+                for given in node.input:
+                    owner = scope.owner(given)
+                    if owner is not None:
+                        self.uses[owner.path, given] -= 1
+                        pending.append((owner.path, given))
+
+    def _uncarry(self, scope: Scope) -> Iterable[tuple[str, str]]:
+        """Take states that nothing reads any more out of the loop whose body this is."""
+        node, outer = scope.node, scope.outer
+        if node is None or outer is None or node.op_type != "Loop":
+            return
+        for index in reversed(range(len(node.input) - 2)):
+            name = scope.graph.input[2 + index].name
+            if name not in scope.carried or (scope.path, name) not in self.released:
+                continue
+            chain = [scope.graph.output[1 + index].name]
+            while chain[-1] != name:
+                chain.append(scope.producers[chain[-1]].input[0])
+            result = node.output[index] if index < len(node.output) else ""
+            owner = outer.owner(node.input[2 + index])
+            if any(self.uses[scope.path, item] != 1 for item in chain) or self.uses[outer.path, result]:
+                continue
+            if len(node.output) == 1:
+                continue  # a node must put something out
+            self.gone.update((scope.path, item) for item in chain)
+            if owner is not None:
+                self.uses[owner.path, node.input[2 + index]] -= 1
+                yield owner.path, node.input[2 + index]
+            del scope.graph.input[2 + index], scope.graph.output[1 + index], node.input[2 + index]
+            if index < len(node.output):
+                del node.output[index]
+
+    def kept(self) -> dict[str, str]:
+        """Say which layers' weights stay in float beside the packed ones, and who reads them."""
+        notes = {}
+        for (path, name), layer in self.released.items():
+            if not layer or (path, name) in self.gone:
+                continue
+            readers = [
+                node.name or node.op_type
+                for scope in self.scopes
+                for node in self._planned(scope)
+                if name in node.input and (owner := scope.owner(name)) is not None and owner.path == path
+            ]
+            notes[layer] = f"{name} stays beside it, for {', '.join(readers[:3]) or 'an output'}"
+        return notes
+
+    def apply(self) -> None:
+        """Rewrite the graphs, inner ones first: a graph is copied with what it holds."""
+        for scope in reversed(self.scopes):
+            path, inner = scope.path, scope.graph
+            nodes = list(self._planned(scope))
+            if len(nodes) != len(scope.nodes) or any(key[0] == path for key in self.replaced):
+                del inner.node[:]
+                inner.node.extend(nodes)
+            for entries in (inner.initializer, inner.input, inner.value_info):
+                names = [item.name for item in entries]
+                own = inner.input is entries
+                for index in reversed(range(len(entries))):
+                    if (path, names[index]) in self.gone and not (
+                        own and names[index] not in scope.initializers
+                    ):
+                        del entries[index]
+            for index in reversed(range(len(inner.sparse_initializer))):
+                if (path, inner.sparse_initializer[index].values.name) in self.gone:
+                    del inner.sparse_initializer[index]
+            inner.initializer.extend(self.added.get(path, ()))
 
 
 def _inside_functions(model: onnx.ModelProto) -> list[Outcome]:
@@ -225,23 +404,20 @@ def _inside_functions(model: onnx.ModelProto) -> list[Outcome]:
         for function in model.functions
         if function.domain != DOMAIN
         for node in function.node
-        if is_linear(node)
+        if node.domain in STANDARD and node.op_type in ("MatMul", "Gemm") and node.output
     ]
 
 
-def _is_transposed(node: onnx.NodeProto) -> bool:
-    return any(item.name == "transB" and item.i for item in node.attribute)
-
-
-def _error(weight: Array, codes: NDArray[np.int8], scale: np.float32) -> float:
-    norm = float(np.linalg.norm(weight))
-    return float(np.linalg.norm(weight - codes * scale)) / norm if norm else 0.0
-
-
-def _remove(entries: Any, name: str) -> None:
-    for index in reversed(range(len(entries))):
-        if entries[index].name == name:
-            del entries[index]
+def _error(weight: Array, rounded: Rounded) -> float:
+    """Give the relative error, a block of rows at a time."""
+    off = total = 0.0
+    rows = max(1, BLOCK // weight.shape[1])
+    for begin in range(0, len(weight), rows):
+        block = slice(begin, begin + rows)
+        given = weight[block].astype(np.float64)
+        off += float(((given - rounded.codes[block] * rounded.scale[block, None]) ** 2).sum())
+        total += float((given**2).sum())
+    return float(np.sqrt(off / total)) if total else 0.0
 
 
 def _describe(model: onnx.ModelProto, converted: Mapping[str, Precision], layers: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from bitsearch import ops
-from bitsearch.core.errors import ConfigurationError, ExportError
+from bitsearch.core.errors import BitsearchError, ExportError
 from bitsearch.onnxfile import graph, inputs, truths
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.onnxfile.truths import Truth
@@ -50,28 +50,54 @@ class Check:
 
 
 def verify(
-    path: Path, seed: int = 0, sizes: Mapping[str, int] | None = None, known: inputs.Known | None = None
+    path: Path,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    known: inputs.Known | None = None,
+    given: Path | None = None,
 ) -> tuple[Check, ...]:
     """Check every `com.bithep` node of a file, then the file with the library against the file without.
 
-    `sizes` gives the sizes of the file's free axes by their names, `known` realistic inputs (see `inputs.draw`).
+    `sizes` gives the sizes of the file's free axes by their names, `known` realistic inputs (see `inputs.draw`);
+    `given` is a file or folder of inputs to take instead.
 
     Raises:
         ExportError: the file cannot be read or holds no such node.
     """
     model = graph.read(path)
-    nodes = [
-        (scope, node)
-        for scope in graph.scopes(model)
-        for node in scope.graph.node
-        if node.domain == ops.DOMAIN
-    ]
-    if not nodes:
-        raise ExportError(f"{path} holds no {ops.DOMAIN} node; expected a file with ternary or binary layers")
-    kernels = [kernel.name for kernel in ops.kernels() if kernel.usable]
-    checks = [check for scope, node in nodes for check in _verify_node(model, scope, node, kernels, seed)]
-    checks += _verify_file(model, kernels, seed, sizes, known)
+    with graph.refusals(path):
+        nodes = [
+            (scope, node)
+            for scope in graph.scopes(model)
+            for node in scope.nodes
+            if node.domain == ops.DOMAIN
+        ]
+        if not nodes:
+            raise ExportError(
+                f"{path} holds no {ops.DOMAIN} node; expected a file with ternary or binary layers"
+            )
+        kernels = [kernel.name for kernel in ops.kernels() if kernel.usable]
+        checks = [check for scope, node in nodes for check in _verify_node(model, scope, node, kernels, seed)]
+        # What lies beside a file is found from its path alone.
+        whole = path if graph.is_external(model) else model
+        checks += _verify_file(whole, kernels, lambda session: _feeds(session, seed, sizes, known, given))
     return tuple(checks)
+
+
+def _feeds(
+    session: Session,
+    seed: int,
+    sizes: Mapping[str, int] | None,
+    known: inputs.Known | None,
+    given: Path | None,
+) -> list[tuple[int, inputs.Feed]]:
+    """Give batches with their sizes: those of a file, or drawn."""
+    if given is not None:
+        feeds = list(inputs.batches(session, given, max(FILE_BATCHES), most=4 * max(FILE_BATCHES)))
+        return [(next((len(item) for item in feed.values() if item.ndim), 1), feed) for feed in feeds]
+    fixed = inputs.fixed_batch(session)
+    batches = FILE_BATCHES if fixed is None else (fixed,)
+    return [(batch, inputs.draw(session, batch, seed, sizes, known)) for batch in batches]
 
 
 @contextmanager
@@ -137,30 +163,37 @@ def _against_numpy(truth: Truth, start: Callable[[], Session], exact: bool) -> D
 
 
 def _verify_file(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | Path,
     kernels: Sequence[str],
-    seed: int,
-    sizes: Mapping[str, int] | None,
-    known: inputs.Known | None,
+    feeds: Callable[[Session], list[tuple[int, inputs.Feed]]],
 ) -> Iterator[Check]:
     try:
         plain = _plain(model)
     except Exception as error:
         yield Check("whole file", BODY, 0, 0, 0.0, passed=False, detail=_first_line(error))
         return
-    batches = FILE_BATCHES if (fixed := inputs.fixed_batch(plain)) is None else (fixed,)
     try:
-        drawn = [(batch, inputs.draw(plain, batch, seed, sizes, known)) for batch in batches]
+        drawn = feeds(plain)
         expected = [plain.run(None, feed) for _, feed in drawn]
-    except ConfigurationError:
+    except BitsearchError:
         raise
     except Exception as error:
-        detail = f"does not run on drawn inputs; --size may help: {_first_line(error)}"
+        detail = f"does not run on drawn inputs; --inputs or --size may help: {_first_line(error)}"
         yield Check("whole file", BODY, 0, 0, 0.0, passed=None, detail=detail)
+        return
+    for item, output in zip(plain.get_outputs(), expected[0] if expected else (), strict=False):
+        if not _is_numeric(output):
+            detail = f"not compared: {item.type}, no numeric array"
+            yield Check(f"output {item.name}", BODY, 0, 0, 0.0, passed=None, detail=detail)
+    if not any(_is_numeric(output) for outputs in expected for output in outputs):
         return
     for name in kernels:
         compare = partial(_compare_files, partial(_library, model, name), drawn, expected)
         yield _attempt("whole file", f"{name} = {BODY}", compare)
+
+
+def _is_numeric(output: object) -> bool:
+    return isinstance(output, np.ndarray) and output.dtype.kind in "fiub"
 
 
 def _compare_files(
@@ -173,6 +206,8 @@ def _compare_files(
     largest = 0.0
     for (batch, feed), outputs in zip(drawn, expected, strict=True):
         for found, truth in zip(session.run(None, feed), outputs, strict=True):
+            if not _is_numeric(truth):
+                continue
             rows = batch if found.ndim and len(found) == batch else 1
             a, b = (np.asarray(item, np.float64).reshape(rows, -1) for item in (found, truth))
             wrong = (a != b) & ~(np.isnan(a) & np.isnan(b))
@@ -185,15 +220,17 @@ def _compare_files(
     return values, differing, largest, agreeing >= ENOUGH * events
 
 
-def _library(model: onnx.ModelProto, kernel: str) -> Session:
+def _library(model: onnx.ModelProto | Path, kernel: str) -> Session:
     with forced(kernel):
-        return ops.session(model.SerializeToString(), sess_options=_options())
+        return ops.session(_source(model), sess_options=_options())
 
 
-def _plain(model: onnx.ModelProto) -> Session:
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
-    )
+def _plain(model: onnx.ModelProto | Path) -> Session:
+    return onnxruntime.InferenceSession(_source(model), _options(), providers=["CPUExecutionProvider"])
+
+
+def _source(model: onnx.ModelProto | Path) -> str | bytes:
+    return str(model) if isinstance(model, Path) else model.SerializeToString()
 
 
 def _first_line(error: Exception) -> str:

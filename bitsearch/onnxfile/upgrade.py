@@ -1,0 +1,104 @@
+"""Bring files of old opsets to the oldest one that the operator's function body can be written in."""
+
+import math
+
+import onnx
+from onnx import TensorProto, defs, helper, inliner, version_converter
+
+from bitsearch.core.errors import ExportError
+from bitsearch.onnxfile import graph
+from bitsearch.onnxfile.graph import STANDARD
+from bitsearch.ops.ternary_matmul.function import OPSET_MIN
+
+LARGE = 1024  # numbers; the converter needs to see shapes and axes, not weights
+
+
+def copy(source: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model, upgraded to opset 13 where it is older; the standard domain has one name in the copy.
+
+    Raises:
+        ExportError: onnx cannot upgrade the file.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    version = graph.opset(model)
+    kept = [item for item in model.opset_import if item.domain not in STANDARD]
+    del model.opset_import[:]
+    model.opset_import.extend([helper.make_opsetid("", version), *kept])
+    for scope in graph.scopes(model):
+        for node in scope.nodes:
+            if node.domain == "ai.onnx":
+                node.domain = ""
+    return model if version >= OPSET_MIN else _upgrade(model, version)
+
+
+def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """Let onnx convert the graphs; it drops functions, so those that need it are inlined and the others put back."""
+    changed = [(f.domain, f.name) for f in model.functions if _changes(f, version)]
+    try:
+        if changed:
+            model = inliner.inline_selected_functions(model, changed)
+        functions, described = list(model.functions), list(model.metadata_props)
+        bare = onnx.ModelProto()
+        bare.CopyFrom(model)
+        del bare.functions[:]
+        weights = _take_weights(bare)
+        converted = version_converter.convert_version(bare, OPSET_MIN)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(
+            f"onnx cannot upgrade opset {version} to {OPSET_MIN} ({reason}); "
+            f"export the network again with opset {OPSET_MIN} or newer"
+        ) from error
+    added = {tensor.name for tensor in weights}.difference(value.name for value in model.graph.input)
+    given = [value for value in converted.graph.input if value.name not in added]
+    del converted.graph.input[:]
+    converted.graph.input.extend(given)
+    converted.graph.initializer.extend(weights)
+    for function in functions:
+        for item in function.opset_import:
+            if item.domain in STANDARD:
+                item.version = OPSET_MIN
+        converted.functions.append(function)
+    for item in model.opset_import:
+        if item.domain not in {other.domain for other in converted.opset_import}:
+            converted.opset_import.append(item)
+    del converted.metadata_props[:]
+    converted.metadata_props.extend(described)
+    converted.ir_version = max(model.ir_version, 7)
+    converted.producer_name, converted.producer_version = model.producer_name, model.producer_version
+    return converted
+
+
+def _changes(function: onnx.FunctionProto, version: int) -> bool:
+    """Tell whether an operator of a function means something else in the newer opset."""
+    return any(
+        not defs.has(node.op_type)
+        or _form(defs.get_schema(node.op_type, version)) != _form(defs.get_schema(node.op_type, OPSET_MIN))
+        for node in function.node
+        if node.domain in STANDARD
+    )
+
+
+def _form(schema: defs.OpSchema) -> object:
+    """Give what a node of an operator must look like; versions that only add types are the same."""
+    defaults = {
+        name: item.default_value.SerializeToString(deterministic=True)
+        for name, item in schema.attributes.items()
+    }
+    return [item.name for item in schema.inputs], [item.name for item in schema.outputs], defaults
+
+
+def _take_weights(model: onnx.ModelProto) -> list[TensorProto]:
+    """Turn large initialisers of the main graph into inputs, and give them."""
+    taken = [t for t in model.graph.initializer if math.prod(t.dims) >= LARGE]
+    kept = [t for t in model.graph.initializer if math.prod(t.dims) < LARGE]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    fed = {value.name for value in model.graph.input}
+    for tensor in taken:
+        if tensor.name not in fed:
+            model.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    return taken
