@@ -93,7 +93,7 @@ class _Others(Executor):
                     outer.set_result(inner.result())
                 case WorkerDiedError() as died if function is measure:
                     configuration, origin, *rest = arguments
-                    fidelity = rest[0] if rest else "finetuned"
+                    fidelity: Fidelity = rest[0] if rest else "finetuned"
                     outer.set_result(self.laboratory.failed(configuration, origin, fidelity, str(died)))
                 case WorkerDiedError() as died:
                     outer.set_exception(TrainingError(f"{function.__name__}: {died}; try fewer --workers"))
