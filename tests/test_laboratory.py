@@ -16,6 +16,8 @@ from conftest import Bench, SmokeRun
 from bitsearch import ops
 from bitsearch.core.errors import CheckpointError, TrainingError
 from bitsearch.core.measurement import Measurement, Quantity
+from bitsearch.core.rounding import Rounding
+from bitsearch.network import catalogue, quant
 from bitsearch.network import laboratory as module
 from bitsearch.network.laboratory import Laboratory, load_network
 
@@ -177,3 +179,14 @@ def test_weights_that_do_not_fit_are_refused(bench: Bench) -> None:
     state = bench.laboratory.network(configuration.options).state_dict()
     network = load_network(bench.laboratory, configuration, state)
     assert not network.training
+
+
+def test_a_checkpoint_rounds_as_it_was_trained(tmp_path: Path) -> None:
+    laboratory = Laboratory("caloinn", "ds1-photon", "smoke", (), tmp_path, 1, "cpu", 1)
+    configuration = catalogue.find("caloinn").strategy(laboratory.task, "all").configuration
+    state = laboratory.network(configuration.options).state_dict()
+    kinds = laboratory.task.recipes.roundings(configuration.assignment)
+    assert set(kinds.values()) == {Rounding.OPTIMAL}
+    assert quant.roundings(load_network(laboratory, configuration, state, kinds)) == kinds
+    older = load_network(laboratory, configuration, state)
+    assert quant.roundings(older) == dict.fromkeys(kinds, Rounding.PAPER)
