@@ -27,7 +27,7 @@ WINGS = {
     "run": {"core", "onnxfile", "network", "report"},
     "cli": {"core", "ops", "onnxfile", "models", "network", "report", "run"},
     "__main__": {"cli"},
-    "quant": {"network"},
+    "quant": {"core", "network"},
     "testing": {"core", "ops", "onnxfile", "network", "cli"},
 }
 # Third parties by wing.
