@@ -222,7 +222,7 @@ FOLDER = "{folder}"
         (["data", "mkae"], "there is no verb 'mkae'; expected one of make, check; did you mean make?"),
         (["run", "--model", "calo"], "did you mean caloinn?"),
         (["run", *MODEL, "--dataset", "photon"], "did you mean ds1-photon?"),
-        (["run", *MODEL, "--sampler", "TPE"], "did you mean TPESampler?"),
+        (["run", *MODEL, "--sampler", "masks"], "did you mean mask?"),
         (["layers", "--model", "caloinn", "--preset", "labtop"], "did you mean laptop?"),
         (["train", *MODEL, "--strategy", "NNcentral", "--out", "{new}"], "did you mean nncentral?"),
         (["data", "make", "quarkgluon", "--out", "{new}"], "did you mean quark-gluon?"),

@@ -1,8 +1,9 @@
 """The search with a measure that costs nothing: what is proposed, what is recorded, what survives a crash."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 
@@ -13,9 +14,8 @@ from optuna.trial import TrialState
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.core.space import Group, SearchSpace
-from bitsearch.core.strategy import Configuration
-from bitsearch.run import search as module
-from bitsearch.run.search import FRACTION, LADDER, Study, ladder, search
+from bitsearch.core.strategy import Configuration, Strategy
+from bitsearch.run.search import CLASSES, FRACTION, SAMPLERS, Study, search
 
 NLL = Metric("nll", "NLL", "nats", "minimize", "made up")
 
@@ -77,7 +77,7 @@ class World:
         search(study, self.measure, trials, self.results, record or self.recorded.append, ORIGINS)
 
 
-def memory(space: SearchSpace = SPACE, sampler: str = "TPESampler", seed: int = 1) -> Study:
+def memory(space: SearchSpace = SPACE, sampler: str = "mask", seed: int = 1) -> Study:
     return Study.open(space, NLL, "sqlite:///:memory:", "study", seed, sampler)
 
 
@@ -103,7 +103,7 @@ def test_every_configuration_is_measured_once_baselines_first() -> None:
 
 
 def test_optuna_knows_every_measurement() -> None:
-    """The study stays an ordinary Optuna study with named objectives, one integer a group and one an option."""
+    """The study stays an ordinary Optuna study: named objectives, parameters and attributes that people can read."""
     world, study = World(), memory()
     study.enqueue(BASELINES)
     world.run(study, 12)
@@ -113,8 +113,10 @@ def test_optuna_knows_every_measurement() -> None:
     assert told.keys() >= world.results.keys()
     for digest, item in world.results.items():
         assert told[digest].values == [item.metrics["nll"].value, item.executed_fraction]
-        assert Measurement.from_json(told[digest].user_attrs["measurement"]) == item
-    assert told[BASELINES[2].digest].params == {**{group.name: 1 for group in SPACE.groups}, "permutation": 0}
+        assert study.measurement(told[digest]) == item
+        assert all(len(json.dumps(value)) < 200 for value in told[digest].user_attrs.values())
+    everything = {group.name: "ternary" for group in SPACE.groups}
+    assert told[BASELINES[2].digest].params == {**everything, "permutation": "random"}
 
 
 def test_parameters_invert_configurations() -> None:
@@ -194,7 +196,7 @@ def test_baseline_survives_a_crash_while_it_is_asked_for(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Trial, "suggest_int", killed)
+        patch.setattr(optuna.Trial, "suggest_categorical", killed)
         with pytest.raises(Killed):
             study.ask()
     world, study = World(), on_disk(tmp_path)
@@ -279,12 +281,12 @@ def test_workers_are_never_idle_nor_too_many() -> None:
     assert 1 <= most <= 3
 
 
-@pytest.mark.parametrize("sampler", sorted({*module.SAMPLERS} - {"GPSampler"}))
+@pytest.mark.parametrize("sampler", sorted({*SAMPLERS, *CLASSES} - {"gp", "GPSampler"}))
 def test_samplers_by_name(sampler: str) -> None:
     world, study = World(), memory(sampler=sampler)
     study.enqueue(BASELINES)
     world.run(study, 6)
-    assert type(study.optuna.sampler).__name__ == sampler
+    assert type(study.optuna.sampler) is {**SAMPLERS, **CLASSES}[sampler]
     assert len(set(world.measured)) == 6
 
 
@@ -293,7 +295,7 @@ def test_samplers_by_name(sampler: str) -> None:
 )
 def test_unknown_samplers_are_refused(sampler: str) -> None:
     with pytest.raises(
-        ConfigurationError, match=f"there is no sampler '{sampler}'; expected one of .*TPESampler"
+        ConfigurationError, match=f"there is no sampler '{sampler}'; expected one of mask, .*tpe"
     ):
         memory(sampler=sampler)
 
@@ -321,38 +323,43 @@ def test_maximised_objectives() -> None:
     assert [item.name for item in study.optuna.directions] == ["MAXIMIZE", "MAXIMIZE"]
 
 
+SIZES = dict(zip((group.name for group in SPACE.groups), (0.1, 0.1, 0.2, 0.2, 0.2, 0.2), strict=True))
+SCORES = dict(zip(SIZES, (5.0, 1.0, 60.0, 4.0, 20.0, 1e9), strict=True))
+HANDMADE = Strategy("third", SPACE.configuration(["group l2", "group l0"], {"permutation": "random"}), "")
+
+
+def seeded(trials: int) -> list[Configuration]:
+    space = replace(SPACE, strategies=(HANDMADE,))
+    study = Study.open(space, NLL, "sqlite:///:memory:", "study", 1, gains=SIZES)
+    study.learn(SCORES)
+    return study.ladder(trials)
+
+
 def test_ladder_quantises_what_suffers_least_for_its_size() -> None:
-    names = [group.name for group in SPACE.groups]
-    sizes = dict(zip(names, (10, 10, 20, 20, 20, 20), strict=True))
-    scores = dict(zip(names, (5.0, 1.0, 60.0, 4.0, 20.0, 1e9), strict=True))
-    # Scores per weight: 0.5, 0.1, 3, 0.2, 1, 5e7.
-    order = [names[index] for index in (1, 3, 0, 4, 2, 5)]
-    rungs = ladder(SPACE, sizes, scores)
-    assert len(set(rungs)) == len(rungs) <= len(LADDER)
-    reached = []
+    # Scores for their sizes: 50, 10, 300, 20, 100, 5e9.
+    order = [f"group l{index}" for index in (1, 3, 0, 4, 2, 5)]
+    rungs = seeded(60)
+    assert len(set(rungs)) == len(rungs) <= 20
     for rung in rungs:
         chosen = SPACE.quantized_groups(rung)
         assert set(chosen) == set(order[: len(chosen)])
-        assert rung.options["permutation"] == "random"
-        reached.append(sum(sizes[name] for name in chosen) / 100)
-    assert reached == [0.3, 0.4, 0.6, 0.8, 1.0]
-    for target in LADDER:
-        assert any(share >= target for share in reached)
 
 
-def test_ladder_follows_the_baselines() -> None:
-    world, study = World(), memory()
-    sizes = {group.name: 1 for group in SPACE.groups}
-    scores = {group.name: 1.0 for group in SPACE.groups}
-    rungs = [item for item in ladder(SPACE, sizes, scores) if item not in BASELINES]
-    study.enqueue([*BASELINES, *rungs])
-    world.run(study, len(BASELINES) + len(rungs))
-    assert world.measured == [item.digest for item in (*BASELINES, *rungs)]
+def test_ladder_holds_the_ends_and_what_lies_just_above_the_handmade_under_every_option() -> None:
+    rungs = seeded(60)
+    everything = [rung.options["permutation"] for rung in rungs if len(SPACE.quantized_groups(rung)) == 6]
+    assert sorted(everything) == ["exchange", "random"]
+    assert {rung.options["permutation"] for rung in rungs if len(SPACE.quantized_groups(rung)) < 6} == {
+        "exchange",
+        "random",
+    }
+    # The handmade one quantises 0.3: so do the two groups that suffer least.
+    assert set(SPACE.quantized_groups(rungs[2])) == {"group l1", "group l3"}
 
 
-def test_ladder_is_a_rising_list_of_fractions() -> None:
-    assert list(LADDER) == sorted(set(LADDER))
-    assert all(0 < target < 1 for target in module.LADDER)
+@pytest.mark.parametrize(("trials", "most"), [(3, 1), (12, 4), (1000, 20)])
+def test_ladder_leaves_trials_to_the_search(trials: int, most: int) -> None:
+    assert 1 <= len(seeded(trials)) <= most
 
 
 def test_interrupted_configuration_is_taken_up_first(tmp_path: Path) -> None:

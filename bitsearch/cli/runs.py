@@ -55,9 +55,9 @@ def run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--storage", metavar="URL", help="an Optuna storage (default: study.db in --out)")
     verb.add_argument(
         "--sampler",
-        default="TPESampler",
+        default="mask",
         metavar="NAME",
-        help="an Optuna sampler's class name (default: TPESampler)",
+        help="mask, tpe, gp, nsga2, random, stratified or ladder (default: mask)",
     )
     verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"

@@ -17,7 +17,7 @@ import torch
 from bitsearch import report
 from bitsearch.core import pareto
 from bitsearch.core.assignment import digest
-from bitsearch.core.errors import ConfigurationError, one_of
+from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Stage
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
@@ -28,7 +28,7 @@ from bitsearch.network import catalogue, sensitivity, workers
 from bitsearch.network.laboratory import Laboratory
 from bitsearch.network.loop import choose_device
 from bitsearch.onnxfile import runtime
-from bitsearch.run.search import SAMPLERS, Study, ladder, search
+from bitsearch.run.search import Study, check_sampler, search
 from bitsearch.run.terminal import Terminal
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class RunRequest:
     workers: int | None
     storage: str | None
     out: Path
-    sampler: str = "TPESampler"
+    sampler: str = "mask"
     recipe: str | None = None
     command: tuple[str, ...] | None = None
 
@@ -64,10 +64,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
     for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
         if number is not None and number < 1:
             raise ConfigurationError(f"{flag} {number}: expected 1 or more")
-    if request.sampler not in SAMPLERS:
-        raise ConfigurationError(
-            f"there is no sampler {request.sampler!r}; {one_of(request.sampler, SAMPLERS)}"
-        )
+    check_sampler(request.sampler)
     entry = catalogue.find(request.model)
     task = entry.task(request.dataset, request.preset, request.recipe)
     folder = RunFolder(request.out)
@@ -201,13 +198,28 @@ class _Run:
         storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
         laboratory = self.laboratory
         name = "-".join((self.entry.name, laboratory.dataset, laboratory.preset, digest(laboratory.identity)))
-        return Study.open(self.space, self.objective, storage, name, self.request.seed, self.request.sampler)
+        return Study.open(
+            self.space, self.objective, storage, name, self.request.seed, self.request.sampler, self._gains()
+        )
+
+    def _gains(self) -> dict[str, float]:
+        """Give the share of the parameters that run in each group."""
+        inventory = self.laboratory.inventory(self.entry.options_of_reference(self.laboratory.preset))
+        layers = {layer.name: layer for layer in inventory.layers if layer.executed}
+        return {
+            group.name: sum(layers[name].parameters for name in group.layers if name in layers)
+            / inventory.executed_parameters
+            for group in self.space.groups
+        }
 
     def _search(self, executor: Executor, study: Study) -> None:
         results = self._results("finetuned")
         study.recover(results)
         strategies = [item.configuration for item in self.space.strategies]
-        study.enqueue([*strategies, *self._ladder()])
+        study.learn(self._sensitivities())
+        rungs = study.ladder(self.request.trials)
+        study.enqueue([*strategies, *rungs])
+        origins = {**{item.digest: "ladder" for item in rungs}, **self.origins}
         with self.terminal.trials(results, self.request.trials, self.objective) as shown:
 
             def record(measurement: Measurement) -> None:
@@ -220,29 +232,26 @@ class _Run:
                 self.request.trials,
                 results,
                 record,
-                self.origins,
+                origins,
                 executor,
                 self.count,
             )
 
-    def _ladder(self) -> list[Configuration]:
-        """Seed the search with the groups that gradients call harmless, kept for continued runs."""
-        task = self.laboratory.task
-        options = self.entry.options_of_reference(task.preset)
-        inventory = self.laboratory.inventory(options)
+    def _sensitivities(self) -> Mapping[str, float]:
+        """Score the groups by gradients, kept for continued runs."""
         scores = self.folder.manifest().sensitivities
         if scores is None or scores.keys() != {group.name for group in self.space.groups}:
             self.terminal.progress("layer sensitivities", 0.0)
-            network = self.laboratory.reference(options).network
+            task = self.laboratory.task
+            network = self.laboratory.reference(self.entry.options_of_reference(task.preset)).network
             scores = sensitivity.fisher(network, task, self.laboratory.data, self.space, self.request.seed)
             self.folder.update(sensitivities=scores)
-        weights = {layer.name: layer.weights for layer in inventory.layers}
-        sizes = {group.name: sum(weights[name] for name in group.layers) for group in self.space.groups}
-        return ladder(self.space, sizes, scores)
+        return scores
 
     def _train_finalists(self, executor: Executor) -> list[Measurement]:
         """Train every strategy and a spread of the search's front for longer, and keep their files."""
         front = pareto.front(self._results("finetuned").values(), self.objective)
+        rungs = {item.digest for item in self.folder.results() if item.origin == "ladder"}
         searched = [item.configuration for item in front if item.digest not in self.origins]
         limit = self.laboratory.task.recipes.finalists
         chosen = [*(item.configuration for item in self.space.strategies), *_spread(searched, limit)]
@@ -256,7 +265,11 @@ class _Run:
             trained.result()
         under_way = [
             executor.submit(
-                workers.measure, item, self.origins.get(digest, "final"), "full", names.get(digest, digest)
+                workers.measure,
+                item,
+                self.origins.get(digest, "ladder" if digest in rungs else "final"),
+                "full",
+                names.get(digest, digest),
             )
             for item, digest in zip(chosen, digests, strict=True)
             if digest not in done

@@ -3,45 +3,71 @@
 The search knows records and spaces only: `measure` is a function, and a study resumes without torch.
 """
 
+import json
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.precision import Precision
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
+from bitsearch.run.samplers import (
+    GOLDEN,
+    LadderSampler,
+    MaskSampler,
+    Problem,
+    ProposingSampler,
+    StratifiedSampler,
+)
 
 FRACTION = "executed_fraction"
-LADDER = (0.15, 0.27, 0.38, 0.5, 0.61, 0.73, 0.84, 0.95)
+MOST_RUNGS = 20
 
-# Those of Optuna's that search several objectives and need nothing but a seed.
-SAMPLERS = (
-    "TPESampler",
-    "NSGAIISampler",
-    "NSGAIIISampler",
-    "GPSampler",
-    "RandomSampler",
-    "QMCSampler",
-    "BruteForceSampler",
-)
+SAMPLERS: Mapping[str, Any] = {
+    "mask": MaskSampler,
+    "tpe": optuna.samplers.TPESampler,
+    "gp": optuna.samplers.GPSampler,
+    "nsga2": optuna.samplers.NSGAIISampler,
+    "random": optuna.samplers.RandomSampler,
+    "stratified": StratifiedSampler,
+    "ladder": LadderSampler,
+}
+"""By name; `mask` is meant for use, the others are what it has to beat."""
+
+# Optuna's own names, of those that search several objectives and need nothing but a seed.
+CLASSES: Mapping[str, Any] = {
+    name: getattr(optuna.samplers, name)
+    for name in (
+        "TPESampler",
+        "NSGAIISampler",
+        "NSGAIIISampler",
+        "GPSampler",
+        "RandomSampler",
+        "QMCSampler",
+        "BruteForceSampler",
+    )
+}
 
 Measure = Callable[[Configuration, str], Measurement]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Study:
-    """An Optuna study of one search space; parameters are one integer a group and one an option."""
+    """An Optuna study of one search space; parameters are the precision of every group and every option's choice."""
 
     space: SearchSpace
     objective: Metric
     optuna: optuna.Study
+    problem: Problem
     seed: int
     interrupted: list[int] = field(default_factory=list)
 
@@ -53,9 +79,12 @@ class Study:
         storage: str,
         name: str,
         seed: int,
-        sampler: str = "TPESampler",
+        sampler: str = "mask",
+        gains: Mapping[str, float] | None = None,
     ) -> "Study":
-        """Create the study or take it up again; `sampler` is one of SAMPLERS, classes of Optuna.
+        """Create the study or take it up again; `sampler` is one of SAMPLERS or CLASSES.
+
+        `gains` is what each group adds to the quantised fraction, where left out its share of the layers.
 
         Raises:
             ConfigurationError: the study in the storage searched another space or objective, or there is no such
@@ -76,6 +105,7 @@ class Study:
             ) from error
         signature = {
             "groups": [group.name for group in space.groups],
+            "precisions": [str(value) for value in (Precision.FLOAT32, space.precision)],
             "options": {name: list(choices) for name, choices in space.options.items()},
             "objective": objective.name,
         }
@@ -88,8 +118,15 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([objective.name, FRACTION])
-        study.sampler = _sampler(sampler, seed + len(study.trials))
-        return cls(space, objective, study, seed)
+        problem = _problem(space, gains)
+        study.sampler = _sampler(sampler, problem, seed + len(study.trials))
+        return cls(space, objective, study, problem, seed)
+
+    def learn(self, scores: Mapping[str, float]) -> None:
+        """Take note how much each group is expected to suffer, also in the sampler."""
+        self.problem = replace(self.problem, scores=dict(scores))
+        if isinstance(self.optuna.sampler, ProposingSampler):
+            self.optuna.sampler.problem = self.problem
 
     def recover(self, results: Mapping[str, Measurement]) -> None:
         """Close what a killed process left open: tell what was measured, try again what was not."""
@@ -110,36 +147,43 @@ class Study:
         for configuration in configurations:
             self.optuna.enqueue_trial(self.parameters(configuration), skip_if_exists=True)
 
+    def ladder(self, trials: int) -> list[Configuration]:
+        """Give the seeds that gradients propose: up to a third of the trials, for the search proposes the rest."""
+        return [self.configuration(item) for item in ladder(self.problem, min(MOST_RUNGS, trials // 3))]
+
     def ask(self) -> tuple[Trial, Configuration]:
         """Take up an interrupted configuration, else let the sampler propose one."""
         trial = Trial(self.optuna, self.interrupted.pop(0)) if self.interrupted else self.optuna.ask()
-        for group in self.space.groups:
-            trial.suggest_int(group.name, 0, 1)
-        for name, choices in self.space.options.items():
-            trial.suggest_int(name, 0, len(choices) - 1)
+        for name, choices in {**self.problem.groups, **self.problem.options}.items():
+            trial.suggest_categorical(name, choices)
         return trial, self.configuration(trial.params)
 
     def tell(self, trial: Trial, measurement: Measurement) -> None:
         """Report a measurement, or the reason why there is none."""
-        trial.set_user_attr("measurement", measurement.to_json())
+        for name, value in _attributes(measurement).items():
+            trial.set_user_attr(name, value)
         self._tell(trial.number, measurement)
 
-    def configuration(self, parameters: Mapping[str, int]) -> Configuration:
-        """Turn Optuna's parameters into a configuration."""
-        groups = [group.name for group in self.space.groups if parameters[group.name]]
-        options = {name: choices[parameters[name]] for name, choices in self.space.options.items()}
-        return self.space.configuration(groups, options)
+    def measurement(self, trial: FrozenTrial) -> Measurement:
+        """Give what `tell` was told."""
+        configuration = self.configuration(trial.params)
+        known: dict[str, Any] = {"metrics": {}, "latency_us": [], "parity": None, **trial.user_attrs}
+        known["assignment"] = {name: str(value) for name, value in configuration.assignment.items()}
+        known["options"] = dict(configuration.options)
+        return Measurement.from_json(json.dumps(known))
 
-    def parameters(self, configuration: Configuration) -> dict[str, int]:
+    def configuration(self, parameters: Mapping[str, str]) -> Configuration:
+        """Turn Optuna's parameters into a configuration."""
+        quantized = [group.name for group in self.space.groups if parameters[group.name] != Precision.FLOAT32]
+        return self.space.configuration(quantized, {name: parameters[name] for name in self.space.options})
+
+    def parameters(self, configuration: Configuration) -> dict[str, str]:
         """Turn a configuration into Optuna's parameters."""
         quantized = set(self.space.quantized_groups(configuration))
-        groups = {group.name: int(group.name in quantized) for group in self.space.groups}
-        options = {
-            name: choices.index(configuration.options[name]) for name, choices in self.space.options.items()
-        }
-        return groups | options
+        groups = {name: values[name in quantized] for name, values in self.problem.groups.items()}
+        return groups | {name: configuration.options[name] for name in self.space.options}
 
-    def _is_complete(self, parameters: Mapping[str, int]) -> bool:
+    def _is_complete(self, parameters: Mapping[str, str]) -> bool:
         return set(parameters) == {*(group.name for group in self.space.groups), *self.space.options}
 
     def _tell(self, number: int, measurement: Measurement) -> None:
@@ -191,20 +235,19 @@ def search(
         finish_some()
 
 
-def ladder(space: SearchSpace, sizes: Mapping[str, int], scores: Mapping[str, float]) -> list[Configuration]:
-    """Quantise the groups that suffer least for their size first, up to eight fractions of all weights."""
-    order = sorted(space.groups, key=lambda group: scores[group.name] / sizes[group.name])
-    options = {name: choices[0] for name, choices in space.options.items()}
-    total = sum(sizes.values())
-    rungs = []
-    for target in LADDER:
-        chosen: list[str] = []
-        for group in order:
-            if sum(sizes[name] for name in chosen) >= target * total:
-                break
-            chosen.append(group.name)
-        rungs.append(space.configuration(chosen, options))
-    return list(dict.fromkeys(rungs))
+def ladder(problem: Problem, most: int = MOST_RUNGS) -> list[dict[str, str]]:
+    """Give up to `most` parameters that quantise the groups that gradients call harmless first, options in turn.
+
+    Everything under every option, rungs just above each handmade fraction, then fractions that lie ever closer.
+    """
+    combinations = problem.combinations
+    rungs = [problem.parameters(problem.by_score(problem.most), options) for options in combinations]
+    spread = [(GOLDEN * index) % 1 * problem.most for index in range(1, most + 1)]
+    for index, target in enumerate([*problem.fractions, *spread]):
+        rung = problem.parameters(problem.by_score(target), combinations[index % len(combinations)])
+        if rung not in rungs:
+            rungs.append(rung)
+    return rungs[:most]
 
 
 def _proposals(
@@ -233,23 +276,57 @@ def _proposals(
 
 
 def _neighbour(
-    study: Study, parameters: Mapping[str, int], taken: set[str], rng: random.Random
-) -> dict[str, int]:
+    study: Study, parameters: Mapping[str, str], taken: set[str], rng: random.Random
+) -> dict[str, str]:
     """Change one parameter at a time until the configuration is new: samplers repeat themselves."""
     changed = dict(parameters)
-    choices = {group.name: 2 for group in study.space.groups}
-    choices |= {name: len(values) for name, values in study.space.options.items()}
+    choices = {**study.problem.groups, **study.problem.options}
     while study.configuration(changed).digest in taken:
         name = rng.choice(list(choices))
-        changed[name] = rng.choice([value for value in range(choices[name]) if value != changed[name]] or [0])
+        others = [value for value in choices[name] if value != changed[name]]
+        changed[name] = rng.choice(others or [changed[name]])
     return changed
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name not in SAMPLERS:
+def _problem(space: SearchSpace, gains: Mapping[str, float] | None) -> Problem:
+    """Say what is known of a space before anything is measured."""
+    share = 1 / len(space.layers)
+    gained = {group.name: gains[group.name] if gains else share * len(group.layers) for group in space.groups}
+    handmade = {
+        sum(gained[name] for name in space.quantized_groups(item.configuration)) for item in space.strategies
+    }
+    precisions = str(Precision.FLOAT32), str(space.precision)
+    return Problem(
+        groups={group.name: precisions for group in space.groups},
+        gains={name: (0.0, gain) for name, gain in gained.items()},
+        options=space.options,
+        fractions=tuple(sorted(share for share in handmade if share > 0)),
+    )
+
+
+def _attributes(measurement: Measurement) -> dict[str, Any]:
+    """Give a measurement's small parts; its assignment and options are the trial's parameters."""
+    raw: dict[str, Any] = json.loads(measurement.to_json())
+    parameters = ("assignment", "options")
+    return {
+        name: value for name, value in raw.items() if name not in parameters and value not in (None, [], {})
+    }
+
+
+def check_sampler(name: str) -> None:
+    """Raise ConfigurationError unless there is a sampler of this name."""
+    if name not in SAMPLERS and name not in CLASSES:
         raise ConfigurationError(f"there is no sampler {name!r}; {one_of(name, SAMPLERS)}")
-    options = {"multivariate": True} if name == "TPESampler" else {}
+
+
+def _sampler(name: str, problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
+    check_sampler(name)
+    kind = SAMPLERS.get(name) or CLASSES[name]
+    if issubclass(kind, ProposingSampler):
+        ours: optuna.samplers.BaseSampler = kind(problem, seed)
+        return ours
+    options = {"multivariate": True} if kind is optuna.samplers.TPESampler else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
+        sampler: optuna.samplers.BaseSampler = kind(seed=seed, **options)
     return sampler

@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.knapsack import cover
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Fractions, Group, Inventory
 from bitsearch.core.task import Progress
 from bitsearch.network import catalogue
-
-STEPS = 4000  # the resolution of sizes: a solution may quantise 1/4000 more for each group than it had to
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,12 @@ def suggest(
         for group in groups
     }
     needed = target * inventory.executed_parameters
-    chosen = _least([scores[group.name] for group in groups], [sizes[group.name] for group in groups], needed)
+    levels = cover(
+        [(0.0, scores[group.name]) for group in groups],
+        [(0.0, sizes[group.name]) for group in groups],
+        needed,
+    )
+    chosen = [index for index, level in enumerate(levels) if level]
     quantized = [name for index in chosen for name in groups[index].layers]
     assignment = Assignment.of(inventory.names, quantized)
     return Suggestion(
@@ -132,32 +134,3 @@ def check_target(target: float) -> None:
     """Raise ConfigurationError unless the target is a share."""
     if not 0 < target <= 1:
         raise ConfigurationError(f"--target-fraction {target:g}: expected a number above 0, at most 1")
-
-
-def _least(scores: Sequence[float], sizes: Sequence[int], needed: float) -> list[int]:
-    """Solve the covering knapsack by dynamic programming over sizes rounded down to `STEPS` steps.
-
-    Rounding down never promises more than there is; what is then not reachable takes everything. At the end
-    groups that are not needed after all go, the most harmful first.
-    """
-    unit = max(needed / STEPS, 1e-9)
-    steps = [int(size / unit) for size in sizes]
-    best = np.full(STEPS + 1, np.inf)
-    best[0] = 0.0
-    taken = np.zeros((len(scores), STEPS + 1), bool)
-    for index, (score, step) in enumerate(zip(scores, steps, strict=True)):
-        source = np.maximum(np.arange(STEPS + 1) - step, 0)
-        with_group = best[source] + score
-        taken[index] = with_group < best
-        best = np.where(taken[index], with_group, best)
-    left, chosen = STEPS, set(range(len(scores)))
-    if np.isfinite(best[STEPS]):
-        for index in reversed(range(len(scores))):
-            if taken[index, left]:
-                left = max(left - steps[index], 0)
-            else:
-                chosen.remove(index)
-    for index in sorted(chosen, key=lambda index: scores[index], reverse=True):
-        if sum(sizes[other] for other in chosen) - sizes[index] >= needed:
-            chosen.remove(index)
-    return sorted(chosen)

@@ -1,0 +1,339 @@
+"""Samplers that know what the second objective is: a sum over groups, known before anything is trained.
+
+`MaskSampler` models the loss; `StratifiedSampler` and `LadderSampler` do not, and are what it has to beat.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from bitsearch.core.knapsack import cover
+from bitsearch.core.mask_model import MaskModel, Scales
+
+Array = NDArray[np.float64]
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+GREEDY = 50
+"""Number of results up to which the model's mean decides; then draws of its posterior do."""
+WIDTH = 0.5
+"""How far draws lie from the mean, in widths of the posterior."""
+FEWEST = 4
+"""Results below which there is nothing to model."""
+ATTEMPTS = 16
+RESOLUTION = 1000
+"""Steps of the knapsack: what is known of effects is coarser."""
+SWAPS = 8
+"""How many of the best groups to add and to remove are tried in pairs."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is known before any result.
+
+    `groups` lists the precisions that each group may have, the first of them the one that gains nothing; `gains`
+    says what each adds to the second objective, `scores` how much each group is expected to suffer. `fractions` are
+    those of the handmade strategies. Proposals gain `least` or more and leave the groups of `kept` as they are.
+    """
+
+    groups: Mapping[str, tuple[str, ...]]
+    gains: Mapping[str, tuple[float, ...]]
+    options: Mapping[str, tuple[str, ...]]
+    fractions: tuple[float, ...] = ()
+    scores: Mapping[str, float] | None = None
+    least: float = 0.0
+    kept: frozenset[str] = frozenset()
+
+    @cached_property
+    def space(self) -> dict[str, BaseDistribution]:
+        """Give the parameters as Optuna knows them."""
+        choices = {**self.groups, **self.options}
+        return {name: CategoricalDistribution(values) for name, values in choices.items()}
+
+    @cached_property
+    def reachable(self) -> list[tuple[float, ...]]:
+        """Give the gains that proposals may have, of every group and level."""
+        return [own[:1] if name in self.kept else own for name, own in self.gains.items()]
+
+    @cached_property
+    def most(self) -> float:
+        """Give the largest value of the second objective that a proposal can have."""
+        return sum(max(own) for own in self.reachable)
+
+    @cached_property
+    def combinations(self) -> list[dict[str, str]]:
+        """List the choices of all options together."""
+        return [dict(zip(self.options, values, strict=True)) for values in product(*self.options.values())]
+
+    def levels(self, parameters: Mapping[str, Any]) -> list[int]:
+        """Give the index of every group's precision."""
+        return [values.index(parameters[name]) for name, values in self.groups.items()]
+
+    def parameters(self, levels: Sequence[int], options: Mapping[str, str]) -> dict[str, str]:
+        """Name the precision of every group."""
+        groups = {
+            name: values[level] for (name, values), level in zip(self.groups.items(), levels, strict=True)
+        }
+        return {**groups, **options}
+
+    def cover(self, costs: Sequence[Sequence[float]], target: float) -> list[int]:
+        """Choose the levels of least cost that gain `target`."""
+        gains = self.reachable
+        allowed = [own[: len(gain)] for own, gain in zip(costs, gains, strict=True)]
+        return cover(allowed, gains, target, RESOLUTION)
+
+    def by_score(self, target: float) -> list[int]:
+        """Give the groups that suffer least for what they gain their largest gain first, until `target`."""
+        scores = self.scores or {}
+
+        def density(name: str) -> float:
+            return scores.get(name, 0.0) / max(*self.gains[name], 1e-12)
+
+        levels, reached = dict.fromkeys(self.groups, 0), 0.0
+        for name in sorted(self.groups.keys() - self.kept, key=lambda name: (density(name), name)):
+            if reached >= target * (1 - 1e-9):
+                break
+            levels[name] = int(np.argmax(self.gains[name]))
+            reached += max(self.gains[name])
+        return list(levels.values())
+
+
+class ProposingSampler(optuna.samplers.BaseSampler):
+    """Propose all parameters of a trial at once, never those of an earlier one if it can be helped."""
+
+    def __init__(self, problem: Problem, seed: int = 0) -> None:
+        self.problem = problem
+        self.seed = seed
+
+    @abstractmethod
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, attempt: int, rng: np.random.Generator
+    ) -> dict[str, str]:
+        """Propose parameters; `attempt` counts from 0 while what was proposed is known already."""
+
+    def infer_relative_search_space(
+        self, _study: optuna.Study, _trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Give the whole space, also before the first result."""
+        return self.problem.space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose, other draws in every trial, so that processes side by side differ."""
+        if not search_space or "fixed_params" in trial.system_attrs:
+            return {}
+        rng = np.random.default_rng((self.seed, trial.number))
+        others = (other for other in study.get_trials(deepcopy=False) if other.number != trial.number)
+        known = {tuple(other.params.get(name) for name in search_space) for other in others}
+        for attempt in range(ATTEMPTS):
+            proposed = self.propose(study, trial, attempt, rng)
+            if tuple(proposed[name] for name in search_space) not in known:
+                break
+        return proposed
+
+    def sample_independent(
+        self, _study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draw a parameter that a queued trial left open."""
+        rng = np.random.default_rng((self.seed, trial.number, *param_name.encode()))
+        assert isinstance(param_distribution, CategoricalDistribution)
+        return param_distribution.choices[rng.integers(len(param_distribution.choices))]
+
+    def _random(self, target: float, rng: np.random.Generator) -> dict[str, str]:
+        """Quantise groups in random order until `target` is reached."""
+        levels, reached = [0] * len(self.problem.groups), 0.0
+        gains = self.problem.reachable
+        for group in rng.permutation(len(levels)).tolist():
+            if reached >= target:
+                break
+            levels[group] = int(rng.integers(len(gains[group]) > 1, len(gains[group])))
+            reached += gains[group][levels[group]]
+        return self.problem.parameters(levels, self._options(rng))
+
+    def _options(self, rng: np.random.Generator) -> dict[str, str]:
+        return {name: str(values[rng.integers(len(values))]) for name, values in self.problem.options.items()}
+
+    def _between(self, share: float) -> float:
+        """Give the gain at a share of the way from the least to the most."""
+        return self.problem.least + share * (self.problem.most - self.problem.least)
+
+
+class StratifiedSampler(ProposingSampler):
+    """Draw random masks at uniform fractions."""
+
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, attempt: int, rng: np.random.Generator
+    ) -> dict[str, str]:
+        """Draw a fraction, then groups up to it."""
+        return self._random(self._between(rng.uniform()), rng)
+
+
+class LadderSampler(ProposingSampler):
+    """Quantise by score up to fractions that lie ever closer, with the options in turn: no search."""
+
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, attempt: int, rng: np.random.Generator
+    ) -> dict[str, str]:
+        """Take the next rung."""
+        rungs = self.problem.combinations
+        turn, option = divmod(trial.number, len(rungs))
+        target = self._between((GOLDEN * (turn + attempt) + 0.5) % 1)
+        return self.problem.parameters(self.problem.by_score(target), rungs[option])
+
+
+class MaskSampler(ProposingSampler):
+    """Fit `MaskModel` to all results and solve for the least loss at a fraction that is another one every time.
+
+    Targets follow the golden ratio; every third lies at a handmade strategy's fraction. The model's mean decides
+    first, draws of its posterior later. Where the residual takes part, groups are exchanged while that helps.
+    """
+
+    def __init__(self, problem: Problem, seed: int = 0) -> None:
+        super().__init__(problem, seed)
+        self._scales: Scales | None = None
+        self._fitted: tuple[tuple[int, ...], MaskModel] | None = None
+        self._moves = _Moves(problem)
+
+    def propose(
+        self, study: optuna.Study, trial: FrozenTrial, attempt: int, rng: np.random.Generator
+    ) -> dict[str, str]:
+        """Solve for the next target."""
+        target = self._target(trial.number, attempt)
+        model = self._model(study)
+        if model is None:
+            return self._random(target, rng)
+        greedy = len(model.y) < GREEDY and attempt < ATTEMPTS // 4
+        offsets, effects = model.effects(None if greedy else rng, WIDTH)
+        best, least = {}, math.inf
+        for option, options in enumerate(self.problem.combinations[: model.count]):
+            levels = self.problem.cover(self._moves.costs(effects[option]), target)
+            mask, loss = self._exchange(self._moves.mask(levels), effects[option], option, target, model)
+            if offsets[option] + loss < least:
+                best = self.problem.parameters(self._moves.levels(mask), options)
+                least = offsets[option] + loss
+        return best
+
+    def _target(self, number: int, attempt: int) -> float:
+        """Give what to gain: spread, and every third at a handmade fraction."""
+        handmade = [
+            share for share in self.problem.fractions if self.problem.least < share <= self.problem.most
+        ]
+        if number % 3 == 0 and handmade and attempt < ATTEMPTS // 2:
+            return handmade[(number // 3) % len(handmade)] * (1 + 1e-9)
+        return self._between((GOLDEN * number + attempt / ATTEMPTS) % 1)
+
+    def _model(self, study: optuna.Study) -> MaskModel | None:
+        """Fit what is known; a failure counts as a bad result."""
+        trials = [trial for trial in study.get_trials(deepcopy=False) if self._is_known(trial)]
+        numbers = tuple(trial.number for trial in trials)
+        if self._fitted and self._fitted[0] == numbers:
+            return self._fitted[1]
+        sign = 1 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1
+        losses = np.array([sign * trial.values[0] if trial.values else math.nan for trial in trials])
+        if np.isfinite(losses).sum() < FEWEST:
+            return None
+        combinations = self.problem.combinations
+        chosen = [{name: trial.params[name] for name in self.problem.options} for trial in trials]
+        options = np.array([combinations.index(item) for item in chosen])
+        masks = np.array([self._moves.mask(self.problem.levels(trial.params)) for trial in trials])
+        model = MaskModel(masks, options, _robust(losses), self._trends(), self._scales)
+        self._scales, self._fitted = model.scales, (numbers, model)
+        return model
+
+    def _is_known(self, trial: FrozenTrial) -> bool:
+        done = trial.state == TrialState.COMPLETE or (
+            trial.state == TrialState.FAIL and "failure" in trial.user_attrs
+        )
+        return done and trial.params.keys() >= self.problem.space.keys()
+
+    def _trends(self) -> Array:
+        """Give what effects may follow, of every group and level: gain, number and score."""
+        scores = self.problem.scores or {}
+        rows = [
+            (gain, 1.0, scores.get(name, 0.0))
+            for name, gains in self.problem.gains.items()
+            for gain in gains[1:]
+        ]
+        return np.array(rows)
+
+    def _exchange(
+        self, mask: Array, effects: Array, option: int, target: float, model: MaskModel
+    ) -> tuple[Array, float]:
+        """Change one group or exchange two while the loss with its residual falls and the target is kept."""
+
+        def losses(masks: Array) -> Array:
+            total: Array = masks @ effects + model.residual(masks, np.full(len(masks), option))
+            return total
+
+        best = float(losses(mask[None])[0])
+        if not model.scales.residual:
+            return mask, best
+        moves = self._moves
+        for _ in moves.groups:
+            single = moves.apply(mask)
+            gained, order = (single - mask) @ moves.gains, np.argsort(losses(single))
+            up, down = order[gained[order] > 0][:SWAPS], order[gained[order] < 0][:SWAPS]
+            pairs = [moves.apply(single[move])[down[moves.groups[down] != moves.groups[move]]] for move in up]
+            tried = np.concatenate([single, *pairs])
+            tried = tried[tried @ moves.gains >= target - 1e-12]
+            found = losses(tried)
+            if not len(found) or found.min() >= best - 1e-9 * abs(best):
+                break
+            mask, best = tried[int(found.argmin())], float(found.min())
+        return mask, best
+
+
+class _Moves:
+    """Masks hold a 1 for the level above the first that each group has; a move gives one group another level."""
+
+    def __init__(self, problem: Problem) -> None:
+        counts = [len(values) for values in problem.groups.values()]
+        self.first = np.concatenate(([0], np.cumsum([count - 1 for count in counts])))
+        self.gains = np.array([gain for own in problem.gains.values() for gain in own[1:]])
+        moves = [(group, level) for group, own in enumerate(problem.reachable) for level in range(len(own))]
+        self.groups = np.array([group for group, _ in moves])
+        self._kept = np.ones((len(moves), len(self.gains)))
+        self._put = np.zeros((len(moves), len(self.gains)))
+        for index, (group, level) in enumerate(moves):
+            self._kept[index, self.first[group] : self.first[group + 1]] = 0.0
+            if level:
+                self._put[index, self.first[group] + level - 1] = 1.0
+
+    def apply(self, mask: Array) -> Array:
+        """Give the mask after every single move, `(moves, effects)`."""
+        return mask * self._kept + self._put
+
+    def mask(self, levels: Sequence[int]) -> Array:
+        """Turn the level of every group into a mask."""
+        mask = np.zeros(len(self.gains))
+        for group, level in enumerate(levels):
+            if level:
+                mask[self.first[group] + level - 1] = 1.0
+        return mask
+
+    def levels(self, mask: Array) -> list[int]:
+        """Invert `mask`."""
+        return [int(np.argmax([0.5, *own])) for own in np.split(mask, self.first[1:-1])]
+
+    def costs(self, effects: Array) -> list[list[float]]:
+        """Give the cost of every level of every group."""
+        return [[0.0, *own.tolist()] for own in np.split(effects, self.first[1:-1])]
+
+
+def _robust(losses: Array) -> Array:
+    """Hold diverged trainings to four interquartile ranges above the median; failures stand there as well."""
+    finite = losses[np.isfinite(losses)]
+    low, middle, high = np.percentile(finite, (25, 50, 75))
+    limit = max(middle + 4 * (high - low), float(finite.min()))
+    held: Array = np.minimum(np.where(np.isfinite(losses), losses, limit), limit)
+    return held
