@@ -76,8 +76,11 @@ def verdict(run: Run) -> Verdict:
 
 
 def compare(run: Run) -> list[Comparison]:
-    """Hold every handmade strategy that quantises anything against the search, at no smaller fraction."""
-    found = [item for item in run.measured if item.digest not in run.names]
+    """Hold every handmade strategy that quantises anything against the search, at no smaller fraction.
+
+    The rungs of the ladder seed the search: it has not found them.
+    """
+    found = [item for item in run.measured if item.digest not in run.names and item.origin != "ladder"]
     comparisons = []
     for strategy in run.baselines:
         if strategy.executed_fraction == 0:

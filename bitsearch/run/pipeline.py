@@ -28,6 +28,7 @@ from bitsearch.network import catalogue, sensitivity, workers
 from bitsearch.network.laboratory import Laboratory
 from bitsearch.network.loop import choose_device
 from bitsearch.onnxfile import runtime
+from bitsearch.run import finals
 from bitsearch.run.search import Study, check_sampler, search
 from bitsearch.run.terminal import Terminal
 
@@ -249,12 +250,14 @@ class _Run:
         return scores
 
     def _train_finalists(self, executor: Executor) -> list[Measurement]:
-        """Train every strategy and a spread of the search's front for longer, and keep their files."""
-        front = pareto.front(self._results("finetuned").values(), self.objective)
-        rungs = {item.digest for item in self.folder.results() if item.origin == "ladder"}
-        searched = [item.configuration for item in front if item.digest not in self.origins]
-        limit = self.laboratory.task.recipes.finalists
-        chosen = [*(item.configuration for item in self.space.strategies), *_spread(searched, limit)]
+        """Train every strategy and those that are held against them for longer, and keep their files."""
+        results = self._results("finetuned")
+        rungs = {item.digest for item in results.values() if item.origin == "ladder"}
+        handmade = [results[digest].executed_fraction for digest in self.origins if digest in results]
+        searched = [item for digest, item in results.items() if digest not in self.origins]
+        limit = max(self.laboratory.task.recipes.finalists, self.request.trials // finals.TRIALS_A_FINALIST)
+        challengers = finals.choose(searched, handmade, self.objective, limit)
+        chosen = [item.configuration for item in (*self.space.strategies, *challengers)]
         done = {
             digest: item for digest, item in self._results("full").items() if self.folder.model_file(item)
         }
@@ -355,14 +358,6 @@ def _require_same(folder: RunFolder, known: Mapping[str, str], now: Mapping[str,
             f"{folder.path} holds a run with other settings or data ({'; '.join(parts)}{more}); "
             "choose another --out, or repeat that run's flags to continue it"
         )
-
-
-def _spread(configurations: list[Configuration], limit: int) -> list[Configuration]:
-    """Keep up to `limit`, evenly along the front, both ends among them."""
-    if len(configurations) <= limit:
-        return configurations
-    steps = max(limit - 1, 1)
-    return [configurations[round(index * (len(configurations) - 1) / steps)] for index in range(limit)]
 
 
 def _training_environment() -> Mapping[str, Any]:
