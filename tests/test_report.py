@@ -368,7 +368,7 @@ def test_verdict_names_the_file_to_deploy(whole: RunFolder) -> None:
     assert run.reference is not None
     assert numbers.smaller(item.size_bytes, run.reference.size_bytes) in found.note
     times = run.reference.latency_us[0].median_us / item.latency_us[0].median_us
-    assert f"{times:.2g} \N{MULTIPLICATION SIGN} as fast at batch 1 (310 µs to " in found.note
+    assert f"{times:.2f} \N{MULTIPLICATION SIGN} as fast at batch 1 (310 µs to " in found.note
     assert re.search(r"validation NLL .* (worse|better)", found.note)
 
 

@@ -110,14 +110,15 @@ def histogram(curves: Sequence[Drawn[Histogram]]) -> Figure:
     reference = _shares(first.reference)
     main.stairs(reference, edges, fill=True, color=style.FAINT, label="reference")
     main.stairs(reference, edges, color=style.MUTED, linewidth=0.9)
-    error = _ratio(np.sqrt(first.reference), np.asarray(first.reference))
+    counts = np.asarray(first.reference, np.float64)
+    error = np.where(counts >= FEW, _ratio(np.sqrt(counts), counts), np.nan)
     ratio.stairs(1 + error, edges, baseline=1 - error, fill=True, color=style.FAINT)
     for curve in curves:
         generated = _shares(curve.plot.generated)
         label = f"{curve.label}, $S$ = {numbers.short(curve.plot.separation)}"
         main.stairs(generated, edges, color=curve.colour, linewidth=curve.width, label=label)
         shares, spreads = _compared(curve.plot)
-        ratio.stairs(shares, edges, color=curve.colour, linewidth=curve.width)
+        ratio.stairs(shares, edges, baseline=None, color=curve.colour, linewidth=curve.width)
         centres = np.sqrt(edges[1:] * edges[:-1]) if _geometric(first) else (edges[1:] + edges[:-1]) / 2
         ratio.errorbar(centres, shares, spreads, fmt="none", ecolor=curve.colour, elinewidth=0.8, capsize=0)
     highest = np.max([reference, *(_shares(curve.plot.generated) for curve in curves)], axis=0)

@@ -151,6 +151,8 @@ def _show_bad_formulas_as_text(figure: Figure) -> None:
     """Labels come from records: a `$` in them need not begin a formula."""
     parser = MathTextParser("path")
     for text in figure.findobj(Text):
+        if "$" not in text.get_text():
+            continue
         try:
             for line in filter(is_math_text, text.get_text().split("\n")):
                 parser.parse(line)

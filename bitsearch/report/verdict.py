@@ -310,7 +310,7 @@ def _speeds(item: Measurement, reference: Measurement) -> list[str]:
         if (entry.batch, entry.threads) in theirs and entry.median_us > 0
     ]
     return [
-        f"{base.median_us / entry.median_us:.2g} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
+        f"{base.median_us / entry.median_us:.2f} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
         f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)})"
         for entry, base in dict.fromkeys((both[0], both[-1]) if both else ())
     ]
