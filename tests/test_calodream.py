@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -429,6 +430,33 @@ def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureF
     metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
     assert metadata["bitsearch.strategy"] == "shape-full"
     assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
+
+
+def test_parts_of_an_original_checkpoint_are_joined(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The authors keep both networks and their moments apart; one alone is told what it lacks, in one line."""
+    state = original(network(), Stock())
+    moments = {name: state.pop(name) for name in ("means", "stds")}
+    shape = {
+        name: value
+        for name, value in state.items()
+        if re.match("[xtc]_embedder|blocks|final|pos_embed", name)
+    }
+    energy = {name: value for name, value in state.items() if name not in shape}
+    for name, part in (("energy.pt", energy), ("shape.pt", shape)):
+        torch.save(part, tmp_path / name)
+    for name, value in moments.items():
+        np.save(tmp_path / f"{name}.npy", value.numpy())
+    files = [str(tmp_path / name) for name in ("energy.pt", "shape.pt", "means.npy", "stds.npy")]
+    rest = f"--out {tmp_path / 'a.onnx'} --json --preset smoke --model calodream --strategy regular".split()
+    assert main(["export", files[0], *rest]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "the checkpoint lacks the shape network (shape.pt), means and stds (means.npy stds.npy)" in line
+    assert main(["export", *files, files[2], *rest]) == 2
+    assert "means.npy holds keys that another file holds too: ['means']" in capfd.readouterr().err
+    assert main(["export", *files, *rest]) == 0, capfd.readouterr().err
+    assert json.loads(capfd.readouterr().out)["parity"]["layer_max_error"] < 1e-5
 
 
 def test_presets_grow() -> None:

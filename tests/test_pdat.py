@@ -1,5 +1,6 @@
 """P-DAT: counts, symmetries of the sound form, what each published deviation does, checkpoints, export."""
 
+import itertools
 import math
 from dataclasses import replace
 from functools import cache
@@ -351,36 +352,117 @@ def test_shifted_images_are_the_convolution() -> None:
 # -- the authors' checkpoints --------------------------------------------------------------------------------------
 
 
-def original(network: PDAT) -> dict[str, Tensor]:
-    """Write a state dict as the authors' modules hold it: pointwise layers are convolutions."""
-    theirs = {ours: name for name, ours in authors_pdat.MODULES.items()}
-    state = {}
-    for key, value in network.state_dict().items():
-        module, _, name = key.rpartition(".")
-        if name == "weight" and value.ndim == 2 and (".linears." in key or module == "pooled"):
-            value = value[:, :, None] if module == "pooled" else value[:, :, None, None]
-        state[f"module.{theirs[module]}.{name}"] = value
+def original(dead: bool = True) -> dict[str, Tensor]:
+    """Write a state dict by the names of the authors' published modules, at the sizes of `AS_CODED`, by hand."""
+    generator = torch.Generator().manual_seed(3)
+    state: dict[str, Tensor] = {}
+
+    def linear(name: str, outputs: int, inputs: int, *kernel: int, bias: bool = True) -> None:
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, *kernel, generator=generator) * 0.1
+        if bias:
+            state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
+
+    def norm(name: str, size: int, batch: bool = True) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.ones(size) * 1.1, torch.ones(size) * 0.1
+        if batch:
+            state[f"{name}.running_mean"], state[f"{name}.running_var"] = torch.zeros(size), torch.ones(size)
+            state[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    a = AS_CODED
+    for edge, widths in (("conv1", (8, *[a.edge_width] * 3)), ("conv2", (a.edge_width, *[a.width] * 3))):
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1):
+            linear(f"{edge}.conv{number}", outputs, inputs, 1, 1, bias=False)
+            norm(f"{edge}.bn{number}", outputs)
+    for attention in ("att1", "att2"):
+        for name in ("query", "key", "value", "fc1", "fc2"):
+            linear(f"{attention}.{name}", a.width, a.width)
+        for number in range(1, 5):
+            norm(f"{attention}.ln{number}", a.width, batch=False)
+    linear("att1.fcx", a.width, a.width)
+    for number, (inputs, outputs) in enumerate(itertools.pairwise((6, *a.pair_widths, a.heads)), 1):
+        linear(f"att1.conv{number}", outputs, inputs, 1, 1)
+        norm(f"att1.bn{number}", outputs)
+    for number in (1, 2, 3):
+        linear(f"att2.conv{number}", 1, 1, 3, 3)
+    linear("conv0", 4 * a.width, 5 * a.width, 1)
+    linear("mlp.fc1", 2 * a.width, 4 * a.width)
+    norm("mlp.bn1", 2 * a.width)
+    linear("mlp.fc2", 2, 2 * a.width)
+    if dead:
+        linear("att2.fcx", a.width**2, a.width)
+        for name, size in (("bn", a.width), ("bn1", 1), ("bn2", 1), ("bn3", 1)):
+            norm(f"att2.{name}", size)
+        linear("fc", a.width, 4 * a.width)
+        norm("bn", a.width)
     return state
 
 
-def test_original_checkpoints_give_the_same_outputs() -> None:
-    network, columns = trained(AS_CODED), constituents()
-    state = original(network)
-    assert state["module.edgeconv1.conv1.weight"].shape == (8, 8, 1, 1)
-    assert state["module.CA.conv1.weight"].shape == (1, 1, 3, 3)
-    other = trained(AS_CODED, seed=9)
-    checkpoint.load_state(other, task(preset="paper").convert(state))
-    assert torch.equal(probability(other, *columns), probability(network, *columns))
+PLACES = {
+    "conv1.conv2.weight": "edge1.pointwise.linears.1.weight",
+    "conv2.bn3.running_var": "edge2.pointwise.norms.2.running_var",
+    "att1.query.bias": "particle.query.bias",
+    "att1.fcx.weight": "particle.fcx.weight",
+    "att1.conv3.weight": "particle.bias_net.linears.2.weight",
+    "att1.ln4.weight": "particle.norm4.weight",
+    "att2.value.weight": "channel.value.weight",
+    "att2.conv1.weight": "channel.conv1.weight",
+    "conv0.weight": "pooled.weight",
+    "mlp.fc1.weight": "head.0.weight",
+    "mlp.bn1.bias": "head.1.bias",
+    "mlp.fc2.bias": "head.4.bias",
+    "fc.weight": "linear.weight",
+}
+
+
+def test_original_checkpoints_load_whole() -> None:
+    """Every parameter of the published modules finds its place, pointwise convolutions as matrices."""
+    state, network = original(), PDAT(AS_CODED)
+    converted = task(preset="paper").convert({f"module.{key}": value for key, value in state.items()})
+    assert len(converted) == len(state)
+    checkpoint.load_state(network, converted)
+    ours = network.state_dict()
+    for theirs, name in PLACES.items():
+        assert torch.equal(ours[name].flatten(), state[theirs].flatten()), theirs
+    assert ours["edge1.pointwise.linears.1.weight"].ndim == 2
+
+
+def test_original_checkpoints_compute_as_published() -> None:
+    """The first edge convolution by torch's own convolutions is the network's, as is the head."""
+    state, network = original(), PDAT(AS_CODED).eval()
+    checkpoint.load_state(network, authors_pdat.convert(state))
+    x = torch.randn(2, AS_CODED.particles, AS_CODED.neighbours, 8)
+    y = x.permute(0, 3, 1, 2)
+    for number in (1, 2, 3):
+        y = functional.conv2d(y, state[f"conv1.conv{number}.weight"])
+        y = functional.gelu(
+            functional.batch_norm(
+                y,
+                *(
+                    state[f"conv1.bn{number}.{name}"]
+                    for name in ("running_mean", "running_var", "weight", "bias")
+                ),
+            )
+        )
+    with torch.no_grad():
+        torch.testing.assert_close(network.edge1(x), y.mean(3).transpose(1, 2), rtol=1e-4, atol=1e-5)
+    pooled = torch.randn(3, 4 * AS_CODED.width)
+    hidden = functional.linear(pooled, state["mlp.fc1.weight"], state["mlp.fc1.bias"])
+    statistics = (state[f"mlp.bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+    hidden = functional.gelu(functional.batch_norm(hidden, *statistics))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network.head(pooled), functional.linear(hidden, state["mlp.fc2.weight"], state["mlp.fc2.bias"])
+        )
 
 
 def test_unknown_and_missing_keys_are_listed() -> None:
-    network = trained(AS_CODED)
-    state = original(network)
-    with pytest.raises(
-        CheckpointError, match=r"unknown keys: \['epoch', 'module.PA.proj.weight'\]; expected"
-    ):
-        authors_pdat.convert({**state, "module.PA.proj.weight": torch.zeros(1), "epoch": torch.zeros(1)})
-    del state["module.PA.q.weight"], state["module.CA.LN2.bias"]
+    network, state = trained(AS_CODED), original()
+    with pytest.raises(CheckpointError, match=r"unknown keys: \['PA.q.weight', 'epoch'\]; expected"):
+        authors_pdat.convert({**state, "PA.q.weight": torch.zeros(1), "epoch": torch.zeros(1)})
+    many = {f"layer{number}.weight": torch.zeros(1) for number in range(28)}
+    with pytest.raises(CheckpointError, match=r"'layer12.weight'\] and 23 more; expected"):
+        authors_pdat.convert(many)
+    del state["att1.query.weight"], state["att2.ln2.bias"]
     with pytest.raises(
         CheckpointError, match=r"missing keys: \['channel.norm2.bias', 'particle.query.weight'\]"
     ):
@@ -388,10 +470,8 @@ def test_unknown_and_missing_keys_are_listed() -> None:
 
 
 def test_checkpoints_without_dead_layers_are_no_paper_checkpoints() -> None:
-    with pytest.raises(CheckpointError, match=r"missing keys: .*'channel.fcx.bias'"):
-        checkpoint.load_state(
-            trained(AS_CODED), authors_pdat.convert(original(trained(replace(AS_CODED, legacy_dead=False))))
-        )
+    with pytest.raises(CheckpointError, match=r"missing keys: .*'channel.bn.bias'.* more"):
+        checkpoint.load_state(trained(AS_CODED), authors_pdat.convert(original(dead=False)))
 
 
 # -- export --------------------------------------------------------------------------------------------------------

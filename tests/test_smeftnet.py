@@ -1,6 +1,7 @@
 """SMEFTNet: equal to its graph form, symmetric where it should be, counted and named as published."""
 
 import copy
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -358,6 +359,64 @@ def test_unknown_and_missing_keys_are_listed() -> None:
         checkpoint.load_state(network, convert(state))
     with pytest.raises(CheckpointError, match=r"unknown keys: \['convolutions.0.mlp.norms.0.bias'"):
         checkpoint.load_state(trained(FORMS["as coded, bit"]), convert(original(network)))
+
+
+def published_bit_script(seed: int = 5) -> dict[str, Tensor]:
+    """Write a state dict by the names that the published low-bit script gives, at [10, 10] twice, by hand.
+
+    Its edge networks are sequences with activations at odd places, its readout is the graph library's perceptron.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, Tensor] = {}
+
+    def linear(name: str, outputs: int, inputs: int) -> None:
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, generator=generator) * 0.4
+        state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.4
+
+    def norm(name: str, size: int) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.ones(size), torch.zeros(size)
+        state[f"{name}.running_mean"], state[f"{name}.running_var"] = torch.zeros(size), torch.ones(size)
+        state[f"{name}.num_batches_tracked"] = torch.tensor(3)
+
+    for layer, sizes in enumerate(((5, 10, 11), (32, 10, 11))):
+        for place, (inputs, outputs) in zip((0, 2), itertools.pairwise(sizes), strict=True):
+            linear(f"EC.{layer}.mlp.layers.{place}", outputs, inputs)
+    for index, (inputs, outputs) in enumerate(itertools.pairwise((13, 32, 32, 1))):
+        linear(f"mlp.lins.{index}", outputs, inputs)
+    for index in (0, 1):
+        norm(f"mlp.norms.{index}.module", 32)
+    norm("scalar_batch_norm", 1)
+    return state
+
+
+def test_checkpoints_of_the_published_bit_script_are_bit30(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """632 of 2,299 parameters are quantised, those of the edge networks: other strategies are refused by name."""
+    state, file, out = published_bit_script(), tmp_path / "bit.pt", tmp_path / "bit.onnx"
+    torch.save(state, file)
+    command = ["export", str(file), "--out", str(out), "--preset", "paper", "--model", "smeftnet", "--json"]
+    for wrong in ("bit", "bit70", "regular"):
+        assert main([*command, "--strategy", wrong]) == 2
+        error = capfd.readouterr().err
+        assert (
+            f"was trained as strategy bit30, as its keys tell, not {wrong}; expected --strategy bit30"
+            in error
+        )
+    assert not out.exists()
+    assert main([*command, "--strategy", "bit30"]) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["quantised"] == "4 of 7 layers"
+    metadata = ops.session(out).get_modelmeta().custom_metadata_map
+    assert float(metadata["bitsearch.fraction"]) == pytest.approx(632 / 2299)
+    made = task("wz", "paper")
+    network = made.network(ENTRY.strategy(made, "bit30").configuration.options, 0)
+    checkpoint.load_state(network, made.convert(state))
+    ours = network.state_dict()
+    assert torch.equal(ours["convolutions.1.mlp.linears.1.weight"], state["EC.1.mlp.layers.2.weight"])
+    assert torch.equal(ours["readout.linears.2.bias"], state["mlp.lins.2.bias"])
+    with pytest.raises(CheckpointError, match=r"unknown keys: \['EC.0.mlp.layers.1.weight'\]"):
+        made.convert({**state, "EC.0.mlp.layers.1.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("preset", ["smoke", "paper"])

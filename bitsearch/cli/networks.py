@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
-from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,11 @@ def train_options(verb: argparse.ArgumentParser) -> None:
 def export_options(verb: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     verb.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="a .pt file, or an .onnx file with --portable"
+        "checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="a .pt file, the files of a foreign checkpoint, or an .onnx file with --portable",
     )
     verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
@@ -118,8 +122,9 @@ def train(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Export and say how the file agrees with torch; an exported file is written again, portable."""
-    if arguments.checkpoint.suffix == ".onnx":
-        _export_again(arguments)
+    first, *others = arguments.checkpoint
+    if first.suffix == ".onnx":
+        _export_again(first, arguments)
         return
     import tempfile
     from dataclasses import asdict, replace
@@ -128,7 +133,8 @@ def export(arguments: argparse.Namespace) -> None:
     from bitsearch.network import catalogue, checkpoint
     from bitsearch.network.laboratory import Laboratory, load_network
 
-    found = checkpoint.read(arguments.checkpoint)
+    found = checkpoint.read_foreign(arguments.checkpoint) if others else checkpoint.read(first)
+    foreign = isinstance(found, dict)
     if isinstance(found, dict):
         found = _adopt(found, arguments)
     else:
@@ -155,6 +161,9 @@ def export(arguments: argparse.Namespace) -> None:
         measured = laboratory.parity({served: model}, network, found.configuration)
     write_atomically(arguments.out, model.SerializeToString())
     content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
+    if foreign:
+        assignment = found.configuration.assignment
+        content["quantised"] = f"{len(assignment.quantized)} of {len(assignment)} layers"
     rows = [
         {"": key, " ": str(value)}
         for key, value in {**content, **asdict(measured)}.items()
@@ -163,32 +172,37 @@ def export(arguments: argparse.Namespace) -> None:
     show(arguments.json, content, str(arguments.out), rows)
 
 
-def _export_again(arguments: argparse.Namespace) -> None:
+def _export_again(path: Path, arguments: argparse.Namespace) -> None:
     """Write an exported file in standard operators alone."""
     from bitsearch.onnxfile import graph
     from bitsearch.onnxfile.portable import portable
 
     if not arguments.portable:
-        raise ConfigurationError(
-            f"{arguments.checkpoint} is exported already; expected a .pt file, or --portable"
-        )
-    graph.write(portable(graph.read(arguments.checkpoint), arguments.opset), arguments.out)
+        raise ConfigurationError(f"{path} is exported already; expected a .pt file, or --portable")
+    graph.write(portable(graph.read(path), arguments.opset), arguments.out)
     content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size}
     show(arguments.json, content, str(arguments.out), [{"": key, " ": str(v)} for key, v in content.items()])
 
 
 def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkpoint":
     """Name what a foreign checkpoint cannot say of itself."""
+    from bitsearch.core.task import PublishedTask
     from bitsearch.network import catalogue
     from bitsearch.network.checkpoint import Checkpoint
 
     if not arguments.model or not arguments.strategy:
         raise ConfigurationError(
-            f"{arguments.checkpoint} is not one of ours; expected --model and --strategy to say what it is"
+            f"{arguments.checkpoint[0]} is not one of ours; expected --model and --strategy to say what it is"
         )
     entry = catalogue.find(arguments.model)
     task = entry.task(arguments.dataset, arguments.preset)
     configuration = entry.strategy(task, arguments.strategy).configuration
+    fits = task.strategy_of(state) if isinstance(task, PublishedTask) else None
+    if fits not in (None, arguments.strategy):
+        raise CheckpointError(
+            f"{arguments.checkpoint[0]} was trained as strategy {fits}, as its keys tell, not {arguments.strategy}; "
+            f"expected --strategy {fits}"
+        )
     return Checkpoint(
         entry.name, task.dataset, arguments.preset, configuration, arguments.strategy, 0, task.convert(state)
     )

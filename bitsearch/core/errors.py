@@ -32,6 +32,13 @@ class RecordError(BitsearchError):
     """A file of a run folder that is damaged, or that another version has written."""
 
 
+def few(names: Iterable[str], most: int = 5) -> str:
+    """List the first names in order, and how many more there are."""
+    names = sorted(names)
+    shown = str(names[:most]) if names else "none"
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
 def one_of(found: str, known: Iterable[str], otherwise: str = "") -> str:
     """Say what was expected in place of `found`, and which of the known names is spelt most like it."""
     known = list(known)

@@ -241,6 +241,15 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class PublishedTask(Task, Protocol):
+    """A task whose foreign checkpoints tell by their names what was quantised."""
+
+    def strategy_of(self, state: Mapping[str, Tensor]) -> str | None:
+        """Name the strategy that a foreign state dict was trained as; None where its names do not tell."""
+        ...
+
+
+@runtime_checkable
 class GeneratorTask(Task, Protocol):
     """A task whose network generates events, so that a file of events can be evaluated like a model."""
 

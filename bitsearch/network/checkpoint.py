@@ -1,17 +1,19 @@
 """Trained networks on disk, without pickled objects."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.atomic import write_atomically
-from bitsearch.core.errors import CheckpointError, ConfigurationError
+from bitsearch.core.errors import CheckpointError, ConfigurationError, few
 from bitsearch.core.records import convert
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
@@ -60,7 +62,8 @@ def read(path: Path) -> Checkpoint | dict[str, Tensor]:
         CheckpointError: the file is missing or holds neither.
     """
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        # Mapped, not read: permutation matrices of the authors' CaloINN take gigabytes.
+        content = torch.load(path, weights_only=True, map_location="cpu", mmap=is_zipfile(path))
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except Exception as error:
@@ -133,11 +136,36 @@ def _real(path: Path, state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
+def read_foreign(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """Join the state dicts of several files; a `.npy` file is a tensor of its name.
+
+    Raises:
+        CheckpointError: a file is missing, one of ours, or no checkpoint, or two hold the same key.
+    """
+    joined: dict[str, Tensor] = {}
+    for path in paths:
+        found = {path.stem: _array(path)} if path.suffix == ".npy" else read(path)
+        if isinstance(found, Checkpoint):
+            raise CheckpointError(f"{path} is a whole checkpoint of ours; expected it alone")
+        if twice := joined.keys() & found.keys():
+            raise CheckpointError(f"{path} holds keys that another file holds too: {few(twice)}")
+        joined |= found
+    return joined
+
+
+def _array(path: Path) -> Tensor:
+    try:
+        tensor = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read as an array: {error}") from error
+    return _real(path, {path.stem: tensor})[path.stem]
+
+
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load parameters into a network of the same structure; counts of BatchNorm's batches, never used, may lack.
 
     Raises:
-        CheckpointError: keys are missing or unknown, or shapes differ; all of them are listed.
+        CheckpointError: keys are missing or unknown, or shapes differ; the first are listed.
     """
     expected = network.state_dict()
     state = {name: value for name, value in expected.items() if name.endswith("num_batches_tracked")} | dict(
@@ -151,8 +179,8 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     ]
     if missing or unknown or shapes:
         raise CheckpointError(
-            f"the checkpoint does not fit the network; missing keys: {missing or 'none'}; "
-            f"unknown keys: {unknown or 'none'}; other shapes: {shapes or 'none'}; "
+            f"the checkpoint does not fit the network; missing keys: {few(missing)}; "
+            f"unknown keys: {few(unknown)}; other shapes: {few(shapes)}; "
             "check --model, --dataset, --preset and --strategy"
         )
     network.load_state_dict(state)

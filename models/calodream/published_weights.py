@@ -1,7 +1,7 @@
 """Checkpoints of the authors' CaloDREAM: the state dicts of its two networks, merged into one.
 
 The networks' names do not collide. Beside them stand `means` and `stds` `(voxels + layers,)`, which the authors
-keep as .npy files beside the shape network: torch.save({**energy, **shape, "means": ..., "stds": ...}, file).
+keep as .npy files beside the shape network.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from bitsearch.core.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError, few
 
 ATTENTION = {"self_attn": "attention", "multihead_attn": "cross_attention"}
 NORMS = {
@@ -34,6 +34,11 @@ RENAMED = (
     (r"stds", r"standardization.std"),
 )
 # Tables that the authors keep in their state: of positions, which are not used, and of patches.
+FILES = {
+    "energy": ("the energy network", "energy.pt"),
+    "shape": ("the shape network", "shape.pt"),
+    "standardization": ("means and stds", "means.npy stds.npy"),
+}
 IGNORED = r"positional_encoding\.pe|[lar]grid"
 
 
@@ -41,7 +46,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn the merged state dicts of the authors' networks into ours.
 
     Raises:
-        CheckpointError: keys are not of these networks; all of them are listed.
+        CheckpointError: keys are not of these networks; the first are listed.
     """
     converted: dict[str, Tensor] = {}
     unknown = []
@@ -58,11 +63,18 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             converted |= dict.fromkeys(found, value)
     if unknown:
         raise CheckpointError(
-            f"unknown keys: {sorted(unknown)}; expected keys such as transformer.encoder.layers.0.linear1.weight "
+            f"unknown keys: {few(unknown)}; expected keys such as transformer.encoder.layers.0.linear1.weight "
             "and subnet.0.weight of the energy network, blocks.0.attn.qkv.weight and final_layer.linear.weight of "
             "the shape network, means and stds"
         )
-    return converted | _velocity([part for _, part in sorted(subnet.items())])
+    converted |= _velocity([part for _, part in sorted(subnet.items())])
+    found = {name.partition(".")[0] for name in converted}
+    if lacking := [f"{what} ({file})" for part, (what, file) in FILES.items() if part not in found]:
+        raise CheckpointError(
+            f"the checkpoint lacks {', '.join(lacking)}; give all files: "
+            f"bitsearch export {' '.join(file for _, file in FILES.values())} ..."
+        )
+    return converted
 
 
 def _transformer_layer(stack: str, index: str, module: str, rest: str, value: Tensor) -> dict[str, Tensor]:

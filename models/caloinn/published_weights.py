@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bitsearch.core.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError, few
 
 PERMUTATIONS = {"w_perm": "permutation", "w_perm_inv": "inverse_permutation"}
 
@@ -17,7 +17,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Their list of nodes is the logarithm, then blocks and ActNorms in order; an ActNorm stands before its block.
 
     Raises:
-        CheckpointError: keys are not the graph's, all of which are listed, or a permutation matrix is none.
+        CheckpointError: keys are not the graph's, of which the first are listed, or a permutation matrix is none.
     """
     nodes: dict[int, dict[str, Tensor]] = {}
     unknown = []
@@ -29,7 +29,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             nodes.setdefault(int(match[1]), {})[match[2]] = value
     if unknown:
         raise CheckpointError(
-            f"unknown keys: {sorted(unknown)}; expected keys such as model.module_list.1.subnet.layers.0.weight"
+            f"unknown keys: {few(unknown)}; expected keys such as model.module_list.1.subnet.layers.0.weight"
         )
     converted: dict[str, Tensor] = {}
     block = 0
@@ -49,9 +49,17 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _index(matrix: Tensor, name: str) -> Tensor:
-    """Read the index vector of a permutation matrix: row i has its 1 in column index[i]."""
-    index = matrix.argmax(1) if matrix.ndim == 2 else matrix.new_zeros(1, dtype=torch.int64)
-    expected = torch.eye(len(matrix), dtype=matrix.dtype)[index]
-    if not torch.equal(matrix, expected) or not torch.equal(index.sort().values, torch.arange(len(matrix))):
+    """Read the index vector of a permutation matrix, a row at a time: row i has its only entry, 1, in index[i]."""
+    size = len(matrix) if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] else 0
+    index = torch.zeros(size, dtype=torch.int64)
+    for number, row in enumerate(matrix[:size]):
+        (places,) = torch.nonzero(row, as_tuple=True)
+        if len(places) != 1 or row[places[0]] != 1:
+            raise CheckpointError(
+                f"{name} of shape {tuple(matrix.shape)} is no permutation matrix: row {number} has "
+                f"{len(places)} entries; expected one, 1"
+            )
+        index[number] = places[0]
+    if not size or not torch.equal(index.sort().values, torch.arange(size)):
         raise CheckpointError(f"{name} of shape {tuple(matrix.shape)} is no permutation matrix")
     return index

@@ -88,8 +88,9 @@ class Preparation(nn.Module):
     """Turn the constituents of jets into `Inputs`; every step is a sort, a gather or arithmetic, so it can be served.
 
     `convention` `as_coded` keeps what the published preparation does to azimuths: it shifts those above π by π,
-    takes the jet's from an arccosine and wraps no difference; it drops particles with rapidity 0, rounds to five
-    decimals, and lets empty slots be neighbours, at (0, 0).
+    takes the jet's from an arccosine and wraps no difference; it drops particles with rapidity 0, rounds all columns
+    to five decimals at the end, lets empty slots be neighbours, at (0, 0), and takes the transverse momentum of a
+    kind of particles from the sum of their vectors, not from the sum of their transverse momenta.
     """
 
     codes: Tensor
@@ -113,7 +114,6 @@ class Preparation(nn.Module):
     def select(self, pt: Tensor, eta: Tensor, phi: Tensor, pdg_id: Tensor) -> Particles:
         """Keep the particles with the largest pT, as massless four-vectors, and place them around the jet axis."""
         if self.as_coded:
-            pt, eta, phi = _rounded(pt), _rounded(eta), _rounded(phi)
             pt = torch.where(eta == 0, 0.0, pt)
             phi = torch.where(phi > math.pi, phi - math.pi, phi)
         pt, order = pt.topk(self.particles, dim=1)
@@ -190,6 +190,11 @@ class Preparation(nn.Module):
         summed = torch.cat([momenta, places], 1)  # (batch, 10, particles)
         kinds = (p.code[:, :, None] == self.codes[: len(HADRONS)]).to(summed.dtype)
         by_kind = summed @ kinds  # (batch, 10, kinds)
+        if self.as_coded:
+            pt = torch.sqrt(by_kind[:, 1].square() + by_kind[:, 2].square())
+            jet_pt = torch.sqrt(momenta[:, 1].sum(1).square() + momenta[:, 2].sum(1).square())[:, None]
+            parts = by_kind[:, :4], pt[:, None], _ratio(pt, jet_pt)[:, None], by_kind[:, 6:]
+            by_kind = torch.cat(parts, 1)
         largest = by_kind[:, :7].abs().amax(2)
         leading = by_kind[:, 4].argmax(1)[:, None, None].expand(-1, by_kind.shape[1], 1)
         lead = by_kind.gather(2, leading)[:, :, 0]

@@ -5,41 +5,35 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from bitsearch.core.errors import CheckpointError
+from bitsearch.core.errors import CheckpointError, few
 
-_EDGE = {"conv": "pointwise.linears", "bn": "pointwise.norms"}
-_SHARED = {
-    **{f"LN{number}": f"norm{number}" for number in range(1, 5)},
-    "q": "query",
-    "k": "key",
-    "v": "value",
-    "fc1": "fc1",
-    "fc2": "fc2",
-}
 _NUMBERED = range(1, 4)
+_ATTENTION = {
+    **{name: name for name in ("query", "key", "value", "fcx", "fc1", "fc2")},
+    **{f"ln{number}": f"norm{number}" for number in range(1, 5)},
+}
 MODULES = {
     **{
-        f"edgeconv{edge}.{theirs}{number}": f"edge{edge}.{ours}.{number - 1}"
+        f"conv{edge}.{theirs}{number}": f"edge{edge}.pointwise.{ours}.{number - 1}"
         for edge in (1, 2)
-        for theirs, ours in _EDGE.items()
+        for theirs, ours in (("conv", "linears"), ("bn", "norms"))
         for number in _NUMBERED
     },
-    **{f"PA.{theirs}": f"particle.{ours}" for theirs, ours in _SHARED.items()},
-    "PA.fcx": "particle.fcx",
-    **{f"PA.conv{number}": f"particle.bias_net.linears.{number - 1}" for number in _NUMBERED},
-    **{f"PA.bn{number}": f"particle.bias_net.norms.{number - 1}" for number in _NUMBERED},
-    **{f"CA.{theirs}": f"channel.{ours}" for theirs, ours in _SHARED.items()},
-    **{f"CA.{name}": f"channel.{name}" for name in ("fcx", "bn", "bn1", "bn2", "bn3")},
-    **{f"CA.conv{number}": f"channel.conv{number}" for number in _NUMBERED},
-    "conv1d": "pooled",
-    "linear1": "head.0",
-    "bn1": "head.1",
-    "linear2": "head.4",
-    "linear": "linear",
+    **{f"att1.{theirs}": f"particle.{ours}" for theirs, ours in _ATTENTION.items()},
+    **{f"att1.conv{number}": f"particle.bias_net.linears.{number - 1}" for number in _NUMBERED},
+    **{f"att1.bn{number}": f"particle.bias_net.norms.{number - 1}" for number in _NUMBERED},
+    **{f"att2.{theirs}": f"channel.{ours}" for theirs, ours in _ATTENTION.items()},
+    **{f"att2.conv{number}": f"channel.conv{number}" for number in _NUMBERED},
+    **{f"att2.{name}": f"channel.{name}" for name in ("bn", "bn1", "bn2", "bn3")},
+    "conv0": "pooled",
+    "mlp.fc1": "head.0",
+    "mlp.bn1": "head.1",
+    "mlp.fc2": "head.4",
+    "fc": "linear",
     "bn": "bn",
 }
-"""Their modules and ours, upper or lower case: edge convolutions, particle (PA) and channel attention (CA), the
-pointwise layer before the mean, the head, and what is never called."""
+"""Their modules and ours: edge convolutions, particle (`att1`) and channel attention (`att2`), the pointwise layer
+before the mean, the head, and what is never called."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -48,13 +42,12 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Wrappers such as `module.` or `model.` in front of every key are taken off.
 
     Raises:
-        CheckpointError: keys are of no known module; all of them are listed.
+        CheckpointError: keys are of no known module; the first are listed.
     """
-    known = {theirs.lower(): ours for theirs, ours in MODULES.items()}
     converted, unknown = {}, []
     for key, value in state.items():
-        module, _, name = re.sub(r"^((module|model|net)\.)+", "", key).rpartition(".")
-        ours = known.get(module.lower())
+        module, _, name = re.sub(r"^((module|model)\.)+", "", key).rpartition(".")
+        ours = MODULES.get(module)
         if ours is None:
             unknown.append(key)
             continue
@@ -63,6 +56,6 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         converted[f"{ours}.{name}"] = value
     if unknown:
         raise CheckpointError(
-            f"unknown keys: {sorted(unknown)}; expected weights of the modules {', '.join(MODULES)}"
+            f"unknown keys: {few(unknown)}; expected weights of modules such as {few(MODULES)}"
         )
     return converted

@@ -17,7 +17,7 @@ from bitsearch.models.metrics import angles
 from bitsearch.models.smeftnet.data import TARGET, Columns, load
 from bitsearch.models.smeftnet.graphs import Angle
 from bitsearch.models.smeftnet.network import EDGE_STYLES, READOUT_STYLES, Architecture, SMEFTNet
-from bitsearch.models.smeftnet.published_weights import convert
+from bitsearch.models.smeftnet.published_weights import convert, strategy_of
 
 BATCH = 256
 MAP_EDGES = np.linspace(-math.pi, math.pi, 31)
@@ -110,6 +110,10 @@ class SMEFTNetTask(TaskBase):
     def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the state dict of the original authors' SMEFTNet to ours."""
         return convert(state)
+
+    def strategy_of(self, state: Mapping[str, Tensor]) -> str | None:
+        """Tell by its names what the authors' scripts quantised."""
+        return strategy_of(state)
 
     def measure(self, sessions: Mapping[str, Session], data: Sample) -> Mapping[str, Quantity]:
         """Compute how far the residuals of the validation jets spread."""
