@@ -195,6 +195,9 @@ def case(name: str, folder: Path) -> Case:
         torch.manual_seed(0)
         configuration = strategies[strategy]
         network = task.network(configuration.options, seed=0).eval()
+        with torch.no_grad():
+            for parameter in network.parameters():  # some start as zeros, which would agree anywhere
+                parameter.add_(0.02 * torch.randn_like(parameter))
         metadata = export.Metadata("hosts", name, dataset, 0.0, {})
         template = export.trace(task.graphs(network)[graph])
         model = export.lower(template, network.state_dict(), configuration.assignment, metadata)
