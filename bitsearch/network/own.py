@@ -53,6 +53,11 @@ class Events:
         counts = ", ".join(f"{len(item[0])} for {role}" for role, item in sets.items())
         return DataIdentity(False, f"Events given in memory: {counts}.", files)
 
+    @property
+    def held_out(self) -> "Events":
+        """The same with the test events as validation events."""
+        return replace(self, validation=self.test)
+
     def to(self, device: str) -> "Events":
         """Put the training events on a torch device."""
         return replace(self, training=tuple(item.to(device) for item in self.training))
