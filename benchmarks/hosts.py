@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -208,7 +209,7 @@ def case(name: str, folder: Path) -> Case:
             onnx.save(portable(model), files["portable"])
     session = open_session(files["ternary"])
     feed = draw(session, BATCH)
-    np.savez(place / "feed.npz", **feed)
+    np.savez(place / "feed.npz", **cast(Any, feed))
     (place / "shapes.json").write_text(json.dumps({key: array.shape for key, array in feed.items()}))
     for key, array in feed.items():
         array.tofile(place / f"{key}.bin")

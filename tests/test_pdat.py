@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -426,6 +427,10 @@ def test_original_checkpoints_load_whole() -> None:
     assert ours["edge1.pointwise.linears.1.weight"].ndim == 2
 
 
+def statistics(state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    return {key: state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")}
+
+
 def test_original_checkpoints_compute_as_published() -> None:
     """The first edge convolution by torch's own convolutions is the network's, as is the head."""
     state, network = original(), PDAT(AS_CODED).eval()
@@ -434,21 +439,12 @@ def test_original_checkpoints_compute_as_published() -> None:
     y = x.permute(0, 3, 1, 2)
     for number in (1, 2, 3):
         y = functional.conv2d(y, state[f"conv1.conv{number}.weight"])
-        y = functional.gelu(
-            functional.batch_norm(
-                y,
-                *(
-                    state[f"conv1.bn{number}.{name}"]
-                    for name in ("running_mean", "running_var", "weight", "bias")
-                ),
-            )
-        )
+        y = functional.gelu(functional.batch_norm(y, **statistics(state, f"conv1.bn{number}")))
     with torch.no_grad():
         torch.testing.assert_close(network.edge1(x), y.mean(3).transpose(1, 2), rtol=1e-4, atol=1e-5)
     pooled = torch.randn(3, 4 * AS_CODED.width)
     hidden = functional.linear(pooled, state["mlp.fc1.weight"], state["mlp.fc1.bias"])
-    statistics = (state[f"mlp.bn1.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
-    hidden = functional.gelu(functional.batch_norm(hidden, *statistics))
+    hidden = functional.gelu(functional.batch_norm(hidden, **statistics(state, "mlp.bn1")))
     with torch.no_grad():
         torch.testing.assert_close(
             network.head(pooled), functional.linear(hidden, state["mlp.fc2.weight"], state["mlp.fc2.bias"])

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,12 @@ def test_sparse_files_are_not_read(reader: Callable[[Path], object], tmp_path: P
         reader(path)
 
 
-def showers(path: Path, number: int = 4, **attributes: Any) -> Path:
+def showers(path: Path, number: int = 4, attributes: Mapping[str, object] | None = None) -> Path:
     rng = np.random.default_rng(0)
     incident = 2.0 ** rng.integers(8, 23, number)
     files.write(path, [Events(incident, rng.exponential(1, (number, 368)))], PHOTON, number)
     with h5py.File(path, "a") as file:
-        file.attrs.update(attributes)
+        file.attrs.update(attributes or {})
     return path
 
 
@@ -163,9 +163,9 @@ def test_values_stay_in_their_own_file(tmp_path: Path) -> None:
 def test_labels(tmp_path: Path) -> None:
     label = {"generator": "g", "version": "1", "seed": "abc", "dataset": "ds1-photon", "role": "train"}
     with pytest.raises(DataError, match="its label says seed = 'abc'; expected texts and a whole seed"):
-        files.check(showers(tmp_path / "a.h5", **label))
+        files.check(showers(tmp_path / "a.h5", attributes=label))
     with pytest.raises(DataError, match="its label says role = "):
-        files.check(showers(tmp_path / "b.h5", **{**label, "seed": 1, "role": 7}))
+        files.check(showers(tmp_path / "b.h5", attributes={**label, "seed": 1, "role": 7}))
     table = quark_gluon.read(archive(tmp_path / "x.npz", X=X, y=Y))
     odd = JetLabel("g", "1", "quark-gluon", "abc", {}, {})  # type: ignore[arg-type]
     for suffix in ("npz", "h5"):

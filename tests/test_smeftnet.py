@@ -409,7 +409,7 @@ def test_checkpoints_of_the_published_bit_script_are_bit30(
     assert printed["quantised"] == "4 of 7 layers"
     metadata = ops.session(out).get_modelmeta().custom_metadata_map
     assert float(metadata["bitsearch.fraction"]) == pytest.approx(632 / 2299)
-    made = task("wz", "paper")
+    made = ENTRY.task("wz", "paper")
     network = made.network(ENTRY.strategy(made, "bit30").configuration.options, 0)
     checkpoint.load_state(network, made.convert(state))
     ours = network.state_dict()

@@ -103,15 +103,14 @@ class MaskModel:
         """Give the mean of the residual for other masks `(m, effects)`, in units of the loss."""
         if not self.scales.residual:
             return np.zeros(len(masks))
-        same = (options[:, None] == self.options[None, :]).astype(float)
+        same: Array = (options[:, None] == self.options[None, :]).astype(np.float64)
         near = _near(masks, self.masks) * (0.5 + 0.5 * same)
         residual: Array = self.scales.residual**2 * near @ self._weights * self.unit
         return residual
 
     @cached_property
     def _root(self) -> Array:
-        root: Array = np.linalg.cholesky(self._covariance(self.scales))
-        return root
+        return np.asarray(np.linalg.cholesky(self._covariance(self.scales)), np.float64)
 
     @cached_property
     def _weights(self) -> Array:

@@ -257,7 +257,8 @@ class _Run:
         searched = [item for digest, item in results.items() if digest not in self.origins]
         limit = max(self.laboratory.task.recipes.finalists, self.request.trials // finals.TRIALS_A_FINALIST)
         challengers = finals.choose(searched, handmade, self.objective, limit)
-        chosen = [item.configuration for item in (*self.space.strategies, *challengers)]
+        chosen = [item.configuration for item in self.space.strategies]
+        chosen += [item.configuration for item in challengers]
         done = {
             digest: item for digest, item in self._results("full").items() if self.folder.model_file(item)
         }

@@ -68,8 +68,8 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "the shape network, means and stds"
         )
     converted |= _velocity([part for _, part in sorted(subnet.items())])
-    found = {name.partition(".")[0] for name in converted}
-    if lacking := [f"{what} ({file})" for part, (what, file) in FILES.items() if part not in found]:
+    parts = {name.partition(".")[0] for name in converted}
+    if lacking := [f"{what} ({file})" for part, (what, file) in FILES.items() if part not in parts]:
         raise CheckpointError(
             f"the checkpoint lacks {', '.join(lacking)}; give all files: "
             f"bitsearch export {' '.join(file for _, file in FILES.values())} ..."
