@@ -374,3 +374,47 @@ def test_interrupted_configuration_is_taken_up_first(tmp_path: Path) -> None:
     assert asked == BASELINES[0]
     assert world.measured == [item.digest for item in BASELINES]
     assert not study.optuna.get_trials(states=(TrialState.RUNNING,))
+
+
+def limited(least: float, keep: tuple[str, ...], sampler: str = "mask") -> Study:
+    space = replace(SPACE, strategies=(HANDMADE,))
+    return Study.open(space, NLL, "sqlite:///:memory:", "study", 1, sampler, SIZES, least, keep)
+
+
+@pytest.mark.parametrize("sampler", ["mask", "stratified", "ladder"])
+def test_limits_hold_for_all_but_the_handmade(sampler: str) -> None:
+    """Of the groups l2 to l5, 0.2 each, three or four reach 0.55: five masks under two options."""
+    world, study = World(), limited(0.55, ("group l[01]",), sampler)
+    study.learn(SCORES)
+    assert not study.allows(HANDMADE.configuration)
+    rungs = study.ladder(60)
+    study.enqueue([HANDMADE.configuration, *rungs])
+    world.run(study, 60)
+    proposed = {item.digest: item for item in world.recorded if item.digest != HANDMADE.configuration.digest}
+    assert len(rungs) > 2
+    assert len(proposed) == 10
+    assert len(world.recorded) == 11
+    for item in proposed.values():
+        chosen = SPACE.quantized_groups(item.configuration)
+        assert {"group l0", "group l1"}.isdisjoint(chosen)
+        assert sum(SIZES[name] for name in chosen) >= 0.55
+
+
+@pytest.mark.parametrize(
+    ("least", "keep", "words"),
+    [
+        (1.2, (), r"--min-fraction 1\.2: expected 0 to 1"),
+        (float("nan"), (), "--min-fraction nan: expected 0 to 1"),
+        (0.9, ("group l[01]",), r"--min-fraction 0\.9 cannot be reached: .* but those of --keep .* 0\.8000"),
+        (0.0, ("l0",), "--keep l0: no group matches; there are group l0, group l1, .*group l5"),
+        (0.0, ("*",), "every group"),
+    ],
+)
+def test_limits_that_nothing_keeps_are_refused(least: float, keep: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        limited(least, keep)
+
+
+def test_samplers_that_know_no_limits_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--sampler tpe knows neither .* mask, stratified, ladder"):
+        limited(0.5, (), "tpe")

@@ -60,6 +60,20 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         help="mask, tpe, gp, nsga2, random, stratified or ladder (default: mask)",
     )
     verb.add_argument(
+        "--min-fraction",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="propose only what quantises this share of the executed parameters or more (default: 0)",
+    )
+    verb.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="groups of layers that proposals keep in float32; may be given several times",
+    )
+    verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"
     )
     add_json(verb)
@@ -94,6 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
         out=out,
         sampler=arguments.sampler,
         recipe=arguments.recipe,
+        min_fraction=arguments.min_fraction,
+        keep=tuple(arguments.keep),
     )
     with Terminal() as terminal:
         page = pipeline.run(request, terminal).resolve()

@@ -69,6 +69,8 @@ class Manifest:
     workers: int = 1
     device: str = "cpu"
     sampler: str = ""
+    min_fraction: float = 0.0
+    keep: tuple[str, ...] = ()
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[GroupedLayer, ...] = ()

@@ -29,7 +29,7 @@ from bitsearch.network.laboratory import Laboratory
 from bitsearch.network.loop import choose_device
 from bitsearch.onnxfile import runtime
 from bitsearch.run import finals
-from bitsearch.run.search import Study, check_sampler, search
+from bitsearch.run.search import Study, check_sampler, describe, search
 from bitsearch.run.terminal import Terminal
 
 T = TypeVar("T")
@@ -51,6 +51,8 @@ class RunRequest:
     out: Path
     sampler: str = "mask"
     recipe: str | None = None
+    min_fraction: float = 0.0
+    keep: tuple[str, ...] = ()
     command: tuple[str, ...] | None = None
 
 
@@ -65,7 +67,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
     for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
         if number is not None and number < 1:
             raise ConfigurationError(f"{flag} {number}: expected 1 or more")
-    check_sampler(request.sampler)
+    check_sampler(request.sampler, request.min_fraction > 0 or bool(request.keep))
     entry = catalogue.find(request.model)
     task = entry.task(request.dataset, request.preset, request.recipe)
     folder = RunFolder(request.out)
@@ -96,6 +98,7 @@ class _Run:
     repeated: dict[tuple[tuple[str, ...], int], "Future[None]"] = field(default_factory=dict)
 
     def execute(self) -> Path:
+        self._check_limits()
         self._begin()
         study = self._study()
         with workers.workers(self.laboratory, self.count) as executor:
@@ -104,7 +107,7 @@ class _Run:
             with self._stage("baselines and search"):
                 self._search(executor, study)
             with self._stage("final training"):
-                finalists = self._train_finalists(executor)
+                finalists = self._train_finalists(executor, study)
             with self._stage("evaluation"):
                 self._evaluate(executor, finalists)
             with self._stage("latency"):
@@ -122,6 +125,10 @@ class _Run:
     @property
     def origins(self) -> dict[str, str]:
         return {item.configuration.digest: f"baseline:{item.name}" for item in self.space.strategies}
+
+    def _check_limits(self) -> None:
+        """Refuse limits that no configuration keeps, before anything is read or written."""
+        describe(self.space, self._gains(), self.request.min_fraction, self.request.keep)
 
     def _begin(self) -> None:
         """Read the data, then write what is known before any work, or check that the folder holds the same run."""
@@ -154,6 +161,8 @@ class _Run:
             workers=self.count,
             device=self.laboratory.device,
             sampler=self.request.sampler,
+            min_fraction=self.request.min_fraction,
+            keep=self.request.keep,
             settings=task.settings,
             layers=tuple(
                 GroupedLayer(**asdict(layer), group=group_of[layer.name]) for layer in inventory.layers
@@ -200,7 +209,15 @@ class _Run:
         laboratory = self.laboratory
         name = "-".join((self.entry.name, laboratory.dataset, laboratory.preset, digest(laboratory.identity)))
         return Study.open(
-            self.space, self.objective, storage, name, self.request.seed, self.request.sampler, self._gains()
+            self.space,
+            self.objective,
+            storage,
+            name,
+            self.request.seed,
+            self.request.sampler,
+            self._gains(),
+            self.request.min_fraction,
+            self.request.keep,
         )
 
     def _gains(self) -> dict[str, float]:
@@ -249,12 +266,16 @@ class _Run:
             self.folder.update(sensitivities=scores)
         return scores
 
-    def _train_finalists(self, executor: Executor) -> list[Measurement]:
+    def _train_finalists(self, executor: Executor, study: Study) -> list[Measurement]:
         """Train every strategy and those that are held against them for longer, and keep their files."""
         results = self._results("finetuned")
         rungs = {item.digest for item in results.values() if item.origin == "ladder"}
         handmade = [results[digest].executed_fraction for digest in self.origins if digest in results]
-        searched = [item for digest, item in results.items() if digest not in self.origins]
+        searched = [
+            item
+            for digest, item in results.items()
+            if digest not in self.origins and study.allows(item.configuration)
+        ]
         limit = max(self.laboratory.task.recipes.finalists, self.request.trials // finals.TRIALS_A_FINALIST)
         challengers = finals.choose(searched, handmade, self.objective, limit)
         chosen = [item.configuration for item in self.space.strategies]

@@ -69,6 +69,29 @@ class Problem:
         """Give the largest value of the second objective that a proposal can have."""
         return sum(max(own) for own in self.reachable)
 
+    @property
+    def limited(self) -> bool:
+        """Whether proposals are held to anything."""
+        return self.least > 0 or bool(self.kept)
+
+    def gain(self, parameters: Mapping[str, Any]) -> float:
+        """Give the second objective."""
+        return sum(own[i] for own, i in zip(self.gains.values(), self.levels(parameters), strict=True))
+
+    def allows(self, parameters: Mapping[str, Any]) -> bool:
+        """Tell whether parameters keep to the limits."""
+        kept = all(parameters[name] == self.groups[name][0] for name in self.kept)
+        return kept and self.gain(parameters) >= self.least * (1 - 1e-9)
+
+    @cached_property
+    def reachable_fractions(self) -> list[float]:
+        """Give the handmade fractions within the limits."""
+        return [share for share in self.fractions if self.least < share <= self.most]
+
+    def between(self, share: float) -> float:
+        """Give the gain at a share of the way from the least to the most."""
+        return self.least + share * (self.most - self.least)
+
     @cached_property
     def combinations(self) -> list[dict[str, str]]:
         """List the choices of all options together."""
@@ -163,10 +186,6 @@ class ProposingSampler(optuna.samplers.BaseSampler):
     def _options(self, rng: np.random.Generator) -> dict[str, str]:
         return {name: str(values[rng.integers(len(values))]) for name, values in self.problem.options.items()}
 
-    def _between(self, share: float) -> float:
-        """Give the gain at a share of the way from the least to the most."""
-        return self.problem.least + share * (self.problem.most - self.problem.least)
-
 
 class StratifiedSampler(ProposingSampler):
     """Draw random masks at uniform fractions."""
@@ -175,7 +194,7 @@ class StratifiedSampler(ProposingSampler):
         self, study: optuna.Study, trial: FrozenTrial, attempt: int, rng: np.random.Generator
     ) -> dict[str, str]:
         """Draw a fraction, then groups up to it."""
-        return self._random(self._between(rng.uniform()), rng)
+        return self._random(self.problem.between(rng.uniform()), rng)
 
 
 class LadderSampler(ProposingSampler):
@@ -187,7 +206,7 @@ class LadderSampler(ProposingSampler):
         """Take the next rung."""
         rungs = self.problem.combinations
         turn, option = divmod(trial.number, len(rungs))
-        target = self._between((GOLDEN * (turn + attempt) + 0.5) % 1)
+        target = self.problem.between((GOLDEN * (turn + attempt) + 0.5) % 1)
         return self.problem.parameters(self.problem.by_score(target), rungs[option])
 
 
@@ -225,12 +244,10 @@ class MaskSampler(ProposingSampler):
 
     def _target(self, number: int, attempt: int) -> float:
         """Give what to gain: spread, and every third at a handmade fraction."""
-        handmade = [
-            share for share in self.problem.fractions if self.problem.least < share <= self.problem.most
-        ]
+        handmade = self.problem.reachable_fractions
         if number % 3 == 0 and handmade and attempt < ATTEMPTS // 2:
             return handmade[(number // 3) % len(handmade)] * (1 + 1e-9)
-        return self._between((GOLDEN * number + attempt / ATTEMPTS) % 1)
+        return self.problem.between((GOLDEN * number + attempt / ATTEMPTS) % 1)
 
     def _model(self, study: optuna.Study) -> MaskModel | None:
         """Fit what is known; a failure counts as a bad result."""

@@ -6,9 +6,10 @@ The search knows records and spaces only: `measure` is a function, and a study r
 import json
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import optuna
@@ -31,6 +32,8 @@ from bitsearch.run.samplers import (
 
 FRACTION = "executed_fraction"
 MOST_RUNGS = 20
+STEPS = 20_000
+"""Changes that are tried until a configuration is new; then the search is at its end."""
 
 SAMPLERS: Mapping[str, Any] = {
     "mask": MaskSampler,
@@ -81,15 +84,19 @@ class Study:
         seed: int,
         sampler: str = "mask",
         gains: Mapping[str, float] | None = None,
+        least: float = 0.0,
+        keep: Sequence[str] = (),
     ) -> "Study":
         """Create the study or take it up again; `sampler` is one of SAMPLERS or CLASSES.
 
-        `gains` is what each group adds to the quantised fraction, where left out its share of the layers.
+        `gains`, `least` and `keep` are those of `describe`.
 
         Raises:
-            ConfigurationError: the study in the storage searched another space or objective, or there is no such
-                storage or sampler.
+            ConfigurationError: the study in the storage searched another space or objective, there is no such
+                storage or sampler, or the limits cannot be kept.
         """
+        problem = describe(space, gains, least, keep)
+        check_sampler(sampler, problem.limited)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             study = optuna.create_study(
@@ -118,7 +125,6 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([objective.name, FRACTION])
-        problem = _problem(space, gains)
         study.sampler = _sampler(sampler, problem, seed + len(study.trials))
         return cls(space, objective, study, problem, seed)
 
@@ -150,6 +156,10 @@ class Study:
     def ladder(self, trials: int) -> list[Configuration]:
         """Give the seeds that gradients propose: up to a third of the trials, for the search proposes the rest."""
         return [self.configuration(item) for item in ladder(self.problem, min(MOST_RUNGS, trials // 3))]
+
+    def allows(self, configuration: Configuration) -> bool:
+        """Tell whether a configuration keeps to the limits of the search."""
+        return self.problem.allows(self.parameters(configuration))
 
     def ask(self) -> tuple[Trial, Configuration]:
         """Take up an interrupted configuration, else let the sampler propose one."""
@@ -238,12 +248,13 @@ def search(
 def ladder(problem: Problem, most: int = MOST_RUNGS) -> list[dict[str, str]]:
     """Give up to `most` parameters that quantise the groups that gradients call harmless first, options in turn.
 
-    Everything under every option, rungs just above each handmade fraction, then fractions that lie ever closer.
+    Everything under every option, rungs just above each handmade fraction, then fractions that lie ever closer; all
+    of them within the limits.
     """
     combinations = problem.combinations
     rungs = [problem.parameters(problem.by_score(problem.most), options) for options in combinations]
-    spread = [(GOLDEN * index) % 1 * problem.most for index in range(1, most + 1)]
-    for index, target in enumerate([*problem.fractions, *spread]):
+    spread = [problem.between((GOLDEN * index) % 1) for index in range(1, most + 1)]
+    for index, target in enumerate([*problem.reachable_fractions, *spread]):
         rung = problem.parameters(problem.by_score(target), combinations[index % len(combinations)])
         if rung not in rungs:
             rungs.append(rung)
@@ -257,7 +268,7 @@ def _proposals(
     rng: random.Random,
     trials: int,
 ) -> Iterator[tuple[Trial, Configuration]]:
-    """Yield configurations that are neither measured nor under way, until there are enough or none is left."""
+    """Yield configurations that are neither measured nor under way, until there are enough or none is found."""
     size = 2 ** len(study.space.groups)
     for choices in study.space.options.values():
         size *= len(choices)
@@ -272,36 +283,83 @@ def _proposals(
         else:
             study.optuna.tell(trial, state=TrialState.FAIL)
         taken = under_way.union(results)
-        study.optuna.enqueue_trial(_neighbour(study, trial.params, taken, rng))
+        neighbour = _neighbour(study, trial.params, taken, rng)
+        if neighbour is None:
+            return
+        study.optuna.enqueue_trial(neighbour)
 
 
 def _neighbour(
     study: Study, parameters: Mapping[str, str], taken: set[str], rng: random.Random
-) -> dict[str, str]:
-    """Change one parameter at a time until the configuration is new: samplers repeat themselves."""
-    changed = dict(parameters)
-    choices = {**study.problem.groups, **study.problem.options}
-    while study.configuration(changed).digest in taken:
-        name = rng.choice(list(choices))
+) -> dict[str, str] | None:
+    """Change one parameter at a time until the configuration is new: samplers repeat themselves.
+
+    None where nothing new was found within the limits.
+    """
+    problem = study.problem
+    changed = {**parameters, **{name: problem.groups[name][0] for name in problem.kept}}
+    choices = {**problem.groups, **problem.options}
+    free = [name for name in choices if name not in problem.kept]
+    seen: set[tuple[str, ...]] = set()
+    for _ in range(STEPS):
+        if (key := tuple(changed.values())) not in seen:
+            seen.add(key)
+            if problem.allows(changed) and study.configuration(changed).digest not in taken:
+                return changed
+        name = rng.choice(free)
         others = [value for value in choices[name] if value != changed[name]]
-        changed[name] = rng.choice(others or [changed[name]])
-    return changed
+        moved = {**changed, name: rng.choice(others or [changed[name]])}
+        if problem.allows(moved) or problem.gain(moved) >= problem.gain(changed):
+            changed = moved
+    return None
 
 
-def _problem(space: SearchSpace, gains: Mapping[str, float] | None) -> Problem:
-    """Say what is known of a space before anything is measured."""
+def describe(
+    space: SearchSpace,
+    gains: Mapping[str, float] | None = None,
+    least: float = 0.0,
+    keep: Sequence[str] = (),
+) -> Problem:
+    """Say what is known of a space before anything is measured.
+
+    `gains` is what each group adds to the quantised fraction, where left out its share of the layers. Proposals have
+    the fraction `least` or more, and keep the groups in float32 whose names match a pattern of `keep`.
+
+    Raises:
+        ConfigurationError: a pattern matches no group, or `least` is not reachable.
+    """
     share = 1 / len(space.layers)
     gained = {group.name: gains[group.name] if gains else share * len(group.layers) for group in space.groups}
     handmade = {
         sum(gained[name] for name in space.quantized_groups(item.configuration)) for item in space.strategies
     }
     precisions = str(Precision.FLOAT32), str(space.precision)
-    return Problem(
+    kept: set[str] = set()
+    for pattern in keep:
+        found = {name for name in gained if name == pattern or fnmatchcase(name, pattern)}
+        if not found:
+            raise ConfigurationError(f"--keep {pattern}: no group matches; there are {', '.join(gained)}")
+        kept |= found
+    problem = Problem(
         groups={group.name: precisions for group in space.groups},
         gains={name: (0.0, gain) for name, gain in gained.items()},
         options=space.options,
         fractions=tuple(sorted(share for share in handmade if share > 0)),
+        least=least,
+        kept=frozenset(kept),
     )
+    if not 0 <= least <= 1:
+        raise ConfigurationError(f"--min-fraction {least:g}: expected 0 to 1")
+    if kept == gained.keys():
+        raise ConfigurationError(
+            f"--keep {' '.join(keep)}: that is every group, and nothing is left to search"
+        )
+    if least > problem.most * (1 + 1e-9):
+        raise ConfigurationError(
+            f"--min-fraction {least:g} cannot be reached: all groups{' but those of --keep' if kept else ''} together "
+            f"are {problem.most:.4f}"
+        )
+    return problem
 
 
 def _attributes(measurement: Measurement) -> dict[str, Any]:
@@ -313,14 +371,18 @@ def _attributes(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def check_sampler(name: str) -> None:
-    """Raise ConfigurationError unless there is a sampler of this name."""
+def check_sampler(name: str, limited: bool = False) -> None:
+    """Raise ConfigurationError unless there is a sampler of this name, which knows limits where there are any."""
     if name not in SAMPLERS and name not in CLASSES:
         raise ConfigurationError(f"there is no sampler {name!r}; {one_of(name, SAMPLERS)}")
+    ours = [name for name, kind in SAMPLERS.items() if issubclass(kind, ProposingSampler)]
+    if limited and name not in ours:
+        raise ConfigurationError(
+            f"--sampler {name} knows neither --min-fraction nor --keep; expected one of {', '.join(ours)}"
+        )
 
 
 def _sampler(name: str, problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
-    check_sampler(name)
     kind = SAMPLERS.get(name) or CLASSES[name]
     if issubclass(kind, ProposingSampler):
         ours: optuna.samplers.BaseSampler = kind(problem, seed)
