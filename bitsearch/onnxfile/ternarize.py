@@ -53,11 +53,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rounded:
-    """Weights of one layer as codes `(out_features, in_features)` and scales `(out_features,)`, perhaps a new bias."""
+    """Weights of one layer as codes `(out_features, in_features)` and scales `(out_features,)`.
+
+    `shift` `(out_features,)` is what the product, before the gain, lacks on average; the bias makes up for it.
+    """
 
     codes: Codes
     scale: Array
-    bias: Array | None = None
+    shift: Array | None = None
+    note: str | None = None
 
 
 Rounder = Callable[[str, LinearNode, Precision], Rounded]
@@ -171,8 +175,10 @@ class _Edit:
         found = self.rounded.get(key) or self.round_weights(layer, linear, precision)
         if self.uses[home.path, name] > 1:
             self.rounded[key] = found
-        if found.bias is not None:
-            linear = replace(linear, bias=found.bias, bias_name=linear.bias_name or f"{layer}.bias")
+        if found.shift is not None:
+            before = 0 if linear.bias is None else linear.bias
+            bias = np.asarray(before + np.float32(linear.gain) * found.shift, np.float32)
+            linear = replace(linear, bias=bias, bias_name=linear.bias_name or f"{layer}.bias")
         self.released[home.path, name] = layer
         for used in filter(None, (linear.weights_name, linear.bias_name, *node.input[2:])):
             owner = scope.owner(used)
@@ -191,7 +197,7 @@ class _Edit:
             error=_error(linear.weight, found),
             bytes_before=linear.stored_bytes,
             bytes_after=after,
-            note=shadowed,
+            note="; ".join(filter(None, (found.note, shadowed))) or None,
             lossless=is_lossless(linear.weight, found.codes, found.scale),
         )
 
