@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bitsearch.cli import catalogue, data, files, networks, physics, runs
+from bitsearch.cli import catalogue, data, files, networks, new, physics, runs
 
 GROUPS = {"data": "generate a data file, or validate one in the public format"}
 """First words of verbs of two words."""
@@ -40,6 +40,14 @@ VERBS = (
         runs.report,
     ),
     Verb("status", "how a run stands", "", runs.STATUS, runs.folder_options, runs.status),
+    Verb(
+        "new",
+        "write a starting pair of files for a network of your own",
+        "",
+        new.NEW,
+        new.new_options,
+        new.new,
+    ),
     Verb(
         "list",
         "models, datasets, strategies, presets, kernels",
