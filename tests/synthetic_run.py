@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bitsearch.core import pareto
 from bitsearch.core.assignment import Assignment
+from bitsearch.core.front import Front
 from bitsearch.core.manifest import Manifest
 from bitsearch.core.measurement import (
     Curve,
@@ -231,8 +231,8 @@ def finish(folder: RunFolder, chosen: list[Configuration], rng: random.Random) -
     for config in chosen:
         final.append(measure(config, "final", "full", rng))
         folder.append(final[-1])
-    front = pareto.front(final, METRICS[0])
-    folder.write_front(front)
+    handmade = [config.digest for config in BASELINES.values()]
+    folder.write_front(Front.of(final, METRICS[0], handmade))
     folder.models.mkdir()
     for item in final:
         assert item.model

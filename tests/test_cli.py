@@ -110,7 +110,9 @@ def test_status(smoke: SmokeRun, capsys: Capture) -> None:
     found = read(capsys, "status", smoke.folder.path)
     expected = {"model": "caloinn", "measured": TRIALS, "trials": TRIALS, "failed": 0, "preset": "smoke"}
     assert {name: found[name] for name in expected} == expected
-    assert found["front"] == len(smoke.folder.front())
+    front = smoke.folder.front()
+    assert front is not None
+    assert found["front"] == len(front.members)
     assert found["ended"]
     assert "caloinn" in call(capsys, "status", smoke.folder.path)
 

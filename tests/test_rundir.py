@@ -11,6 +11,7 @@ import pytest
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError, RecordError
+from bitsearch.core.front import Front
 from bitsearch.core.manifest import FORMAT, Manifest, Stage
 from bitsearch.core.measurement import Evaluation, Measurement, Metric, Quantity
 from bitsearch.core.rundir import RunFolder
@@ -119,11 +120,13 @@ def test_a_record_that_cannot_be_is_refused_with_its_line(
 
 
 def test_front_and_evaluations_come_back(tmp_path: Path) -> None:
-    folder, front = RunFolder(tmp_path), [measurement("d0"), measurement("d1")]
-    assert folder.front() == []
+    folder, front = RunFolder(tmp_path), Front("nll", (measurement("d0"), measurement("d1")))
+    assert folder.front() is None
     folder.write_front(front)
     assert folder.front() == front
-    assert [item["options"]["o"] for item in json.loads((tmp_path / "front.json").read_text())] == [
+    assert [
+        item["options"]["o"] for item in json.loads((tmp_path / "front.json").read_text())["members"]
+    ] == [
         "d0",
         "d1",
     ]

@@ -87,6 +87,7 @@ def folder_options(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Search and print the path of the report."""
+    from bitsearch.core.records import encode
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
     from bitsearch.run import pipeline
@@ -114,8 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
     with Terminal() as terminal:
         page = pipeline.run(request, terminal).resolve()
     if arguments.json:
-        front = [json.loads(item.to_json()) for item in RunFolder(out).front()]
-        _say(json.dumps({"folder": str(out), "report": str(page), "front": front}))
+        front = RunFolder(out).front()
+        content = json.loads(encode(front)) if front else None
+        _say(json.dumps({"folder": str(out), "report": str(page), "front": content}))
     else:
         _say(str(page))
 
@@ -134,7 +136,7 @@ def status(arguments: argparse.Namespace) -> None:
     from bitsearch.core.rundir import RunFolder
 
     folder = RunFolder.open(arguments.folder)
-    manifest, results = folder.manifest(), folder.results()
+    manifest, results, front = folder.manifest(), folder.results(), folder.front()
     searched = {item.digest for item in results if item.fidelity != "full"}
     content = {
         "folder": str(folder.path),
@@ -147,7 +149,7 @@ def status(arguments: argparse.Namespace) -> None:
         "trials": manifest.trials,
         "failed": len({item.digest for item in results if item.failure}),
         "finally_trained": len({item.digest for item in results if item.fidelity == "full"}),
-        "front": len(folder.front()),
+        "front": len(front.members) if front else 0,
         "started": manifest.started,
         "ended": manifest.ended,
     }

@@ -11,6 +11,7 @@ from typing import Any
 from bitsearch.core import pareto
 from bitsearch.core.atomic import remove_unfinished, write_atomically
 from bitsearch.core.errors import ConfigurationError, RecordError
+from bitsearch.core.front import Front
 from bitsearch.core.manifest import Manifest
 from bitsearch.core.measurement import Evaluation, Measurement
 from bitsearch.core.records import decode, encode
@@ -127,18 +128,18 @@ class RunFolder:
         whole = path.is_relative_to(root) and path.is_file() and path.stat().st_size == item.size_bytes
         return path if whole else None
 
-    def write_front(self, front: list[Measurement]) -> None:
-        """Write `front.json`, best performance first."""
-        write_atomically(self._front, "[" + ",\n ".join(encode(item) for item in front) + "]")
+    def write_front(self, front: Front) -> None:
+        """Write `front.json`."""
+        write_atomically(self._front, encode(front, indent=1))
 
-    def front(self) -> list[Measurement]:
-        """Read `front.json`; empty before the search has ended."""
+    def front(self) -> Front | None:
+        """Read `front.json`; None before the search has ended."""
         if not self._front.is_file():
-            return []
+            return None
         where, advice = str(self._front), "remove it, and the same `bitsearch run` writes it again"
-        front = decode(self._front.read_bytes(), list[Measurement], where, advice)
+        front = decode(self._front.read_bytes(), Front, where, advice)
         objective = self.manifest().objective_metric if self.begun else None
-        for item in front:
+        for item in front.members:
             _checked(item, where, advice)
             if objective and not pareto.usable(item, objective):
                 raise RecordError(f"{where}: {item.digest} has no finite {objective.name}; {advice}")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bitsearch.core import pareto
+from bitsearch.core.front import reference_of
 from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.core.precision import Precision
 from bitsearch.report import numbers, style
@@ -208,17 +209,12 @@ def hypervolume(run: Run) -> Drawing | None:
     """Draw the hypervolume of the search against the number of measurements; None before it has begun."""
     records = [item for item in run.results if item.fidelity == run.search_fidelity]
     usable = [item for item in records if pareto.usable(item, run.objective)]
-    strategies, reference = run.strategies_among(usable), run.reference_among(usable)
+    strategies = run.strategies_among(usable)
+    reference = reference_of(strategies, run.objective)
     if not run.searched or reference is None:
         return None
-    best = reference.metrics[run.objective.name].value
-    poorest = max(strategies, key=lambda item: pareto.loss(item, run.objective))
-    # A margin beyond the poorest strategy, so that this one counts too.
-    worst = best + 1.1 * (poorest.metrics[run.objective.name].value - best)
-    if worst == best:
-        return None
     counts = range(1, len(records) + 1)
-    ideal = abs(worst - best)
+    worst, ideal = reference.worst, reference.height
     reached = [pareto.hypervolume(records[:count], run.objective, worst) / ideal for count in counts]
     handmade = pareto.hypervolume(strategies, run.objective, worst) / ideal
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitsearch.core import pareto
+from bitsearch.core.front import without_loss
 from bitsearch.core.measurement import Measurement
 from bitsearch.report import numbers
 from bitsearch.report.tables import Cell, Table
@@ -167,8 +168,7 @@ def _without_loss(run: Run) -> str | None:
 
 def _equal(run: Run, items: Sequence[Measurement], reference: Measurement) -> list[Measurement]:
     """Keep what is quantised and at most one standard deviation worse than the reference, where that is known."""
-    gaps = [(item, difference(run, item, reference)) for item in items if item.executed_fraction > 0]
-    return [item for item, gap in gaps if gap.std is not None and gap.gain >= -gap.std]
+    return without_loss(items, reference, run.objective)
 
 
 def _losses(run: Run) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitsearch.core import pareto
+from bitsearch.core.front import Front, float_among
 from bitsearch.core.manifest import Manifest
 from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Metric, Yardstick
 from bitsearch.core.rundir import RunFolder
@@ -22,8 +23,8 @@ TRAINING: Mapping[Fidelity, str] = {
 class Run:
     """Everything that was read from a run folder.
 
-    `front`, `measured`, `baselines` and `reference` all have the same `fidelity`; `candidates` are what the
-    search measured, at `search_fidelity`.
+    `final` is `front.json`, if it has been written. `front`, `measured`, `baselines` and `reference` all have the same
+    `fidelity`; `candidates` are what the search measured, at `search_fidelity`.
     """
 
     folder: RunFolder
@@ -31,6 +32,7 @@ class Run:
     metrics: Mapping[str, Metric]
     objective: Metric
     results: list[Measurement]
+    final: Front | None
     front: list[Measurement]
     fidelity: Fidelity
     search_fidelity: Fidelity
@@ -105,7 +107,7 @@ class Run:
 
     def reference_among(self, measured: list[Measurement]) -> Measurement | None:
         """Pick the float network."""
-        return next((item for item in self.strategies_among(measured) if item.executed_fraction == 0), None)
+        return float_among(self.strategies_among(measured))
 
     def name(self, item: Measurement) -> str:
         """Name a configuration by its strategy, else by its digest."""
@@ -142,7 +144,8 @@ def read(folder: RunFolder) -> Run:
     objective = manifest.objective_metric
     searched = [item for item in results if item.origin == "search" and pareto.usable(item, objective)]
     in_search = max((item.fidelity for item in searched), key=pareto.FIDELITIES.index, default=None)
-    front = folder.front()
+    final = folder.front()
+    front = list(final.members) if final else []
     if not front:  # before final training has ended, the search's own front is all there is
         comparable = pareto.at_fidelity(results, in_search, objective) if in_search else results
         front = pareto.front(comparable, objective)
@@ -152,6 +155,7 @@ def read(folder: RunFolder) -> Run:
         metrics={metric.name: metric for metric in manifest.metrics},
         objective=objective,
         results=results,
+        final=final,
         front=front,
         fidelity=front[0].fidelity if front else "full",
         search_fidelity=in_search or "finetuned",

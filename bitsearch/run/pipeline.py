@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 
 from bitsearch import report
-from bitsearch.core import pareto
 from bitsearch.core.assignment import digest
 from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.front import Front
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Stage
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
@@ -112,7 +112,7 @@ class _Run:
                 self._evaluate(executor, finalists)
             with self._stage("latency"):
                 self._time(finalists)
-            self.folder.write_front(pareto.front(self._results("full").values(), self.objective))
+            self.folder.write_front(Front.of(self._results("full").values(), self.objective, [*self.origins]))
             self.folder.update(ended=datetime.now(UTC).isoformat(timespec="seconds"))
             with self._stage("report"):
                 return report.build(self.folder, executor)
