@@ -1,6 +1,7 @@
 """Rounding by what layers put out on given inputs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,7 +57,7 @@ def off(model: onnx.ModelProto, x: Array, how: Rounder | None) -> float:
 
 def stored(folder: Path, **arrays: Array) -> Path:
     path = folder / "data.npz"
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
     return path
 
 
@@ -93,7 +94,7 @@ def test_error_under_the_hessian_never_rises() -> None:
         found, fitted = calibrate.compensate(weight, codes, scale, hessian)
         assert set(np.unique(found)) <= {-1, 0, 1}
 
-        def error(codes: NDArray[np.int8], scale: Array, w: Array = weight, h: Array = hessian) -> Array:
+        def error(codes: NDArray[np.int8], scale: Array, w: Any = weight, h: Any = hessian) -> Any:
             d = w - codes * scale[:, None]
             return np.asarray(np.einsum("oi,ij,oj->o", d, h, d))
 

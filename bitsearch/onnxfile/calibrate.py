@@ -25,6 +25,7 @@ from bitsearch.onnxfile.ternarize import Rounded, Rounder
 DAMPING = (
     0.01  # of the mean diagonal of H: steadies its inverse and ties what the data leaves open to the weights
 )
+SMALLEST = 1e-30  # mean variance that is divided by
 ROUNDS = 4  # of codes for given scales and scales for given codes
 COLUMNS = 128  # rounded before the columns behind learn of their errors
 ROWS = 4096  # of activations in double precision at a time
@@ -65,7 +66,7 @@ class Moments:
     def hessian(self) -> Double:
         """Damped covariance `(in_features, in_features)`: half the second derivative of the mean squared error."""
         covariance = self.squares / self.count - np.outer(self.mean, self.mean)
-        damping = DAMPING * max(float(np.diag(covariance).mean()), np.finfo(np.float32).tiny)
+        damping = DAMPING * max(float(np.diag(covariance).mean()), SMALLEST)
         return np.asarray(covariance + damping * np.eye(len(covariance)))
 
 
@@ -156,7 +157,7 @@ def _fit(weight: Double, codes: Codes, hessian: Double, otherwise: Double) -> Do
     signs = codes.astype(np.float64)
     projected = signs @ hessian
     products, norms = (projected * weight).sum(axis=1), (projected * signs).sum(axis=1)
-    return np.where(products > 0, products / np.where(norms > 0, norms, 1), otherwise)
+    return np.asarray(np.where(products > 0, products / np.where(norms > 0, norms, 1), otherwise), np.float64)
 
 
 def _errors(weight: Double, codes: Codes, scale: Double, hessian: Double) -> Double:
