@@ -88,6 +88,12 @@ def ternarize_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--least-size", type=int, default=0, metavar="N", help="leave layers with fewer weights as they are"
     )
+    verb.add_argument(
+        "--backend",
+        choices=("ternary", "nbits"),
+        default="ternary",
+        help="nbits: the same weights for onnxruntime's own MatMulNBits, of 2 bits; needs no library",
+    )
     how = verb.add_mutually_exclusive_group()
     how.add_argument(
         "--data",
@@ -191,7 +197,7 @@ def ternarize(arguments: argparse.Namespace) -> None:
     """Convert and say what became of every layer."""
     from dataclasses import asdict
 
-    from bitsearch.onnxfile import calibrate, graph, inspect, ternarize
+    from bitsearch.onnxfile import backends, calibrate, graph, inspect, ternarize
 
     model = graph.read(arguments.file)
     before = graph.size_on_disk(arguments.file)
@@ -202,6 +208,7 @@ def ternarize(arguments: argparse.Namespace) -> None:
         else:
             round_weights = calibrate.rounder(model, choose, arguments.data)
         converted, outcomes = ternarize.ternarize(model, choose, round_weights)
+        converted = backends.rewrite(converted, arguments.backend)
         graph.write(converted, arguments.out)
     quantized, total = inspect.parameters(converted)
     content = {

@@ -120,7 +120,7 @@ def compensate(
     """
     exact = weight.astype(np.float64)
     inverse = np.linalg.inv(hessian)
-    factor = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    factor = np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64)
     best, best_scale = codes.copy(), scale.astype(np.float64)
     least = _errors(exact, best, best_scale, hessian)
     trial, trial_scale = codes, _fit(exact, codes, hessian, best_scale)

@@ -185,7 +185,7 @@ def _weight(scope: Scope, node: onnx.NodeProto, index: int, steps: tuple[int, ..
     return _Weight(content, place, frozenset(own), _place(scope, bias) if is_constant else None)
 
 
-BIAS = {"TernaryMatMul": 3, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}
+BIAS = {"TernaryMatMul": 3, "MatMulNBits": 5, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}
 UNPACKING = ("DequantizeLinear", "Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
 
 
