@@ -1,12 +1,15 @@
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from jet_files import LABEL, energyflow, save, wz_jets
 
 from bitsearch.cli import main
+from bitsearch.core.errors import DataError
 from bitsearch.models.jets import dataset, quark_gluon, wz
 from bitsearch.models.jets.dataset import ROLE
 
@@ -106,3 +109,14 @@ def test_make_writes_either_form(tmp_path: Path, capsys: Capture) -> None:
     compact, public = (wz.read(tmp_path / name) for name in made)
     np.testing.assert_array_equal(compact.decay_plane_angle, public.decay_plane_angle)
     np.testing.assert_allclose(compact.pt, public.pt, rtol=2.0**-12)
+
+
+@pytest.mark.parametrize(("module", "load"), [(quark_gluon, dataset.load_quark_gluon), (wz, dataset.load_wz)])
+def test_a_wheel_says_where_jets_come_from(
+    module: ModuleType, load: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAMPLE", tmp_path / f"{module.NAME.replace('-', '_')}.h5")
+    with pytest.raises(
+        DataError, match=f"give --data, .*or make jets with `bitsearch data make {module.NAME} "
+    ):
+        load()

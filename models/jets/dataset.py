@@ -1,4 +1,4 @@
-"""Jets of one run: files or the shipped sample, which data they are, and a split of them."""
+"""Jets of one run: files or the checkout's sample, which data they are, and a split of them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ ROLE = "train, validation and test (split at random)"
 def load_quark_gluon(
     paths: Sequence[Path] = (), most: int | None = None
 ) -> tuple[QuarkGluonJets, DataIdentity]:
-    """Read and join files, or the shipped sample if there are none; raises DataError as `quark_gluon.read` does."""
+    """Read and join files, or the checkout's sample if there are none; raises DataError as `quark_gluon.read` does."""
     return _load(paths, most, quark_gluon.read_labelled, quark_gluon.SAMPLE)
 
 
 def load_wz(paths: Sequence[Path] = (), most: int | None = None) -> tuple[WZJets, DataIdentity]:
-    """Read and join files, or the shipped sample if there are none; raises DataError as `wz.read` does."""
+    """Read and join files, or the checkout's sample if there are none; raises DataError as `wz.read` does."""
     return _load(paths, most, wz.read_labelled, wz.SAMPLE)
 
 
@@ -53,6 +53,12 @@ def _load(
     read: Callable[[Path, int | None], tuple[T, Label | None]],
     sample: Path,
 ) -> tuple[T, DataIdentity]:
+    if not paths and not sample.is_file():
+        name = sample.stem.replace("_", "-")
+        raise DataError(
+            f"there is no {sample}: wheels leave the samples out; give --data, work in a checkout of bitsearch, "
+            f"or make jets with `bitsearch data make {name} --events 20000 --seed 7 --out {name}.h5`"
+        )
     sources = [Path(path) for path in paths] or [sample]
     found = [read(path, most) for path in sources]
     tables, labels = [table for table, _ in found], [label for _, label in found]
