@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from bitsearch.core.errors import ExportError
-from bitsearch.onnxfile.graph import lowest_ir_version, uses
+from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.lowering import lowered
 
 OPSETS = range(13, 21)
@@ -41,8 +41,9 @@ def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
     foreign = sorted({node.op_type for node in folded.graph.node if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise ExportError(f"found the operators {', '.join(foreign)}, expected standard ones alone")
-    read = uses(folded)
-    kept = [tensor for tensor in folded.graph.initializer if read[tensor.name]]
+    read = {name for node in folded.graph.node for name in node.input}
+    read |= {value.name for value in folded.graph.output}
+    kept = [tensor for tensor in folded.graph.initializer if tensor.name in read]
     del folded.graph.initializer[:]
     folded.graph.initializer.extend(kept)
     del folded.opset_import[:]
