@@ -82,7 +82,7 @@ def test_check_refuses_what_is_no_jet_file(tmp_path: Path, capsys: Capture) -> N
     (tmp_path / "a.npz").write_text("text")
     assert call(capsys, "data", "check", tmp_path / "a.npz")[::2] == (
         2,
-        f"bitsearch data: {tmp_path / 'a.npz'}: cannot be read as npz or HDF5 (Unable to synchronously open file "
+        f"bitsearch data check: {tmp_path / 'a.npz'}: cannot be read as npz or HDF5 (Unable to synchronously open file "
         "(file signature not found)); expected EnergyFlow's quark/gluon jets (.npz), or those of "
         "`bitsearch data make quark-gluon`\n",
     )
