@@ -75,6 +75,29 @@ def test_correlated_inputs_that_were_not_seen_come_out_closer(
     assert off(model, x[512:], calibrated) < 0.5 * off(model, x[512:], None)
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [("MatMul", {}), ("Gemm", {"alpha": -0.5}), ("Conv", {}), ("Einsum", {"equation": "bk,kn->nb"})],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_every_kind_of_layer_is_seen(op: str, attributes: dict[str, Any], dtype: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 32)), rng.normal(size=(32, 8))
+    if op == "Conv":
+        x, w = x.reshape(50, 4, 32).transpose(0, 2, 1), w.T[:, :, None]
+    x, w = x.astype(dtype), np.ascontiguousarray(w, dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    given, made = (
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, shape in (("x", ["batch", *x.shape[1:]]), ("y", [None] * x.ndim))
+    )
+    node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
+    graph = helper.make_graph([node], "one", [given], [made], [numpy_helper.from_array(w, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    calibrated = calibrate.rounder(model, everything, stored(tmp_path, x=x))
+    assert off(model, x, calibrated) < 0.5 * off(model, x, None)
+
+
 def test_the_mean_error_is_in_the_bias(tmp_path: Path) -> None:
     """Products of the kernel round activations, too; on whole numbers up to 127 that changes nothing."""
     rng = np.random.default_rng(0)
