@@ -27,10 +27,12 @@ Takes about a minute a training at laptop size on two cores; paper size wants a 
 """
 EXPORT = """\
 Turn a checkpoint into an ONNX file that onnxruntime serves, and hold it to torch on random inputs. Checkpoints of the
-original authors need --model and --strategy, since they do not say what they are.
+original authors need --model and --strategy, since they do not say what they are. From a run folder, copy the file of
+the best front member that quantises --min-fraction of the executed parameters or more.
 
   bitsearch export nncentral.pt --out nncentral.onnx
   bitsearch export theirs.pt --model caloinn --dataset ds1-photon --strategy nncentral --out theirs.onnx
+  bitsearch export runs/caloinn --min-fraction 0.8 --out small.onnx
 
 Takes seconds at laptop size, minutes for CaloDREAM at paper size.
 """
@@ -68,7 +70,8 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="CHECKPOINT",
-        help="a .pt file, the files of a foreign checkpoint, or an .onnx file with --portable",
+        help="a .pt file, the files of a foreign checkpoint, a run folder with --min-fraction, or an .onnx file with "
+        "--portable",
     )
     verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
@@ -76,6 +79,12 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         "--preset", default="paper", help="for foreign checkpoints: the preset (default: paper)"
     )
     verb.add_argument("--strategy", metavar="NAME", help="for foreign checkpoints: what was quantised")
+    verb.add_argument(
+        "--min-fraction",
+        type=float,
+        metavar="F",
+        help="for run folders: the least quantised fraction, 0 to 1",
+    )
     verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
     verb.add_argument(
         "--portable", action="store_true", help="standard operators alone, for hosts that take no functions"
@@ -123,6 +132,11 @@ def train(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Export and say how the file agrees with torch; an exported file is written again, portable."""
     first, *others = arguments.checkpoint
+    if first.is_dir() and not others:
+        _export_from_run(first, arguments)
+        return
+    if arguments.min_fraction is not None:
+        raise ConfigurationError(f"--min-fraction chooses from one run folder; found {first}")
     if first.suffix == ".onnx":
         _export_again(first, arguments)
         return
@@ -169,6 +183,54 @@ def export(arguments: argparse.Namespace) -> None:
         for key, value in {**content, **asdict(measured)}.items()
         if key != "parity"
     ]
+    show(arguments.json, content, str(arguments.out), rows)
+
+
+def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
+    """Copy the file of the best front member that is quantised enough, portable where that is asked for."""
+    from bitsearch.core.atomic import write_atomically
+    from bitsearch.core.rundir import RunFolder
+    from bitsearch.onnxfile import graph
+    from bitsearch.onnxfile.portable import portable
+
+    least = arguments.min_fraction
+    if least is None or not 0 <= least <= 1:
+        found = "nothing" if least is None else f"{least:g}"
+        raise ConfigurationError(f"{path} is a folder: expected --min-fraction of 0 to 1, found {found}")
+    folder = RunFolder.open(path)
+    front = folder.front()
+    if front is None:
+        raise ConfigurationError(
+            f"{path} holds no front.json yet; the same `bitsearch run` goes on and writes it"
+        )
+    item = next((item for item in front.members if item.executed_fraction >= least), None)
+    if item is None:
+        # Rounded down, so that what is printed can be typed.
+        there = ", ".join(f"{int(item.executed_fraction * 10_000) / 10_000:g}" for item in front.members)
+        raise ConfigurationError(
+            f"--min-fraction {least:g}: the front of {path} has the fractions {there or 'none'}"
+        )
+    file = folder.model_file(item)
+    if file is None:
+        raise ConfigurationError(
+            f"the file {item.model} of {item.digest} is missing in {path} or not as the run wrote it; "
+            "the same `bitsearch run` makes it again"
+        )
+    if arguments.portable:
+        graph.write(portable(graph.read(file), arguments.opset), arguments.out)
+    else:
+        write_atomically(arguments.out, file.read_bytes())
+    quantity = item.metrics[front.objective]
+    content = {
+        "file": str(arguments.out),
+        "bytes": arguments.out.stat().st_size,
+        "digest": item.digest,
+        "strategy": item.strategy,
+        "executed_fraction": item.executed_fraction,
+        front.objective: quantity.value,
+        f"{front.objective}_std": quantity.std,
+    }
+    rows = [{"": key, " ": "" if value is None else str(value)} for key, value in content.items()]
     show(arguments.json, content, str(arguments.out), rows)
 
 
