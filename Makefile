@@ -22,8 +22,9 @@ FUZZ_SECONDS ?= 20
 run: .venv/.installed
 	$(BIN)/bitsearch run --model caloinn --trials 12 --out runs/caloinn
 
+# One process a core of the two that the suite is planned for; a file stays in one process, with what it has set up.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The oldest versions that pyproject.toml claims, in an environment of their own.
 test-oldest: .build/headers

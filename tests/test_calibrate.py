@@ -82,7 +82,8 @@ def test_correlated_inputs_that_were_not_seen_come_out_closer(
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_every_kind_of_layer_is_seen(op: str, attributes: dict[str, Any], dtype: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 32)), rng.normal(size=(32, 8))
+    x: NDArray[Any] = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 32))
+    w: NDArray[Any] = rng.normal(size=(32, 8))
     if op == "Conv":
         x, w = x.reshape(50, 4, 32).transpose(0, 2, 1), w.T[:, :, None]
     x, w = x.astype(dtype), np.ascontiguousarray(w, dtype)
