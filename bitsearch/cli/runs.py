@@ -74,6 +74,9 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         help="groups of layers that proposals keep in float32; may be given several times",
     )
     verb.add_argument(
+        "--dry-run", action="store_true", help="say what would be trained; read no data and write nothing"
+    )
+    verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"
     )
     add_json(verb)
@@ -87,6 +90,8 @@ def folder_options(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Search and print the path of the report."""
+    from dataclasses import asdict
+
     from bitsearch.core.records import encode
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
@@ -112,12 +117,24 @@ def run(arguments: argparse.Namespace) -> None:
         min_fraction=arguments.min_fraction,
         keep=tuple(arguments.keep),
     )
+    if arguments.dry_run:
+        space, work = pipeline.dry_run(request)
+        names = [item.name for item in space.strategies]
+        content = {
+            "folder": str(out),
+            "groups": len(space.groups),
+            "strategies": names,
+            "trainings": [asdict(item) for item in work],
+        }
+        title = f"{out}: {len(space.groups)} groups, strategies {', '.join(names)}; trainings at most"
+        show(arguments.json, content, title, [asdict(item) for item in work])
+        return
     with Terminal() as terminal:
         page = pipeline.run(request, terminal).resolve()
     if arguments.json:
         front = RunFolder(out).front()
-        content = json.loads(encode(front)) if front else None
-        _say(json.dumps({"folder": str(out), "report": str(page), "front": content}))
+        found = json.loads(encode(front)) if front else None
+        _say(json.dumps({"folder": str(out), "report": str(page), "front": found}))
     else:
         _say(str(page))
 

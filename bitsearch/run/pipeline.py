@@ -22,13 +22,14 @@ from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Publi
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
-from bitsearch.core.space import SearchSpace
+from bitsearch.core.space import Inventory, SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import catalogue, sensitivity, workers
 from bitsearch.network.laboratory import Laboratory
 from bitsearch.network.loop import choose_device
 from bitsearch.onnxfile import runtime
 from bitsearch.run import finals
+from bitsearch.run.plan import Work, most_challengers, plan
 from bitsearch.run.search import Study, check_sampler, describe, search
 from bitsearch.run.terminal import Terminal
 
@@ -64,10 +65,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
     Raises:
         BitsearchError: bad names, data, or a folder of another run.
     """
-    for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
-        if number is not None and number < 1:
-            raise ConfigurationError(f"{flag} {number}: expected 1 or more")
-    check_sampler(request.sampler, request.min_fraction > 0 or bool(request.keep))
+    _check(request)
     entry = catalogue.find(request.model)
     task = entry.task(request.dataset, request.preset, request.recipe)
     folder = RunFolder(request.out)
@@ -85,6 +83,28 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             recipe=task.recipes.name,
         )
         return _Run(request, entry, laboratory, entry.space(task), folder, terminal).execute()
+
+
+def dry_run(request: RunRequest) -> tuple[SearchSpace, list[Work]]:
+    """Check a request as far as no data are needed, and give what it would search and train; nothing is written.
+
+    Raises:
+        BitsearchError: bad names or limits.
+    """
+    _check(request)
+    entry = catalogue.find(request.model)
+    task = entry.task(request.dataset, request.preset, request.recipe)
+    space = entry.space(task)
+    inventory = catalogue.inventory(task, entry.options_of_reference(task.preset))
+    describe(space, _gains(inventory, space), request.min_fraction, request.keep)
+    return space, plan(space, task.recipes, request.trials)
+
+
+def _check(request: RunRequest) -> None:
+    for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
+        if number is not None and number < 1:
+            raise ConfigurationError(f"{flag} {number}: expected 1 or more")
+    check_sampler(request.sampler, request.min_fraction > 0 or bool(request.keep))
 
 
 @dataclass
@@ -221,14 +241,8 @@ class _Run:
         )
 
     def _gains(self) -> dict[str, float]:
-        """Give the share of the parameters that run in each group."""
         inventory = self.laboratory.inventory(self.entry.options_of_reference(self.laboratory.preset))
-        layers = {layer.name: layer for layer in inventory.layers if layer.executed}
-        return {
-            group.name: sum(layers[name].parameters for name in group.layers if name in layers)
-            / inventory.executed_parameters
-            for group in self.space.groups
-        }
+        return _gains(inventory, self.space)
 
     def _search(self, executor: Executor, study: Study) -> None:
         results = self._results("finetuned")
@@ -276,7 +290,7 @@ class _Run:
             for digest, item in results.items()
             if digest not in self.origins and study.allows(item.configuration)
         ]
-        limit = max(self.laboratory.task.recipes.finalists, self.request.trials // finals.TRIALS_A_FINALIST)
+        limit = most_challengers(self.laboratory.task.recipes, self.request.trials)
         challengers = finals.choose(searched, handmade, self.objective, limit)
         chosen = [item.configuration for item in self.space.strategies]
         chosen += [item.configuration for item in challengers]
@@ -366,6 +380,16 @@ class _Run:
         stages = {item.name: item.seconds for item in self.folder.manifest().stages}
         stages[name] = stages.get(name, 0.0) + seconds
         self.folder.update(stages=tuple(Stage(*item) for item in stages.items()))
+
+
+def _gains(inventory: Inventory, space: SearchSpace) -> dict[str, float]:
+    """Give the share of the parameters that run in each group."""
+    layers = {layer.name: layer for layer in inventory.layers if layer.executed}
+    return {
+        group.name: sum(layers[name].parameters for name in group.layers if name in layers)
+        / inventory.executed_parameters
+        for group in space.groups
+    }
 
 
 def _require_same(folder: RunFolder, known: Mapping[str, str], now: Mapping[str, str]) -> None:
