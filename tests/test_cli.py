@@ -212,6 +212,8 @@ FOLDER = "{folder}"
         (["run", *MODEL, "--trials", "many"], "invalid int value: 'many'"),
         (["run", *MODEL, "--seed", "-1"], "expected a whole number from 0 on"),
         (["run", *MODEL, "--sampler", "Best"], "no sampler 'Best'"),
+        (["run", *MODEL, "--timeout", "0"], "--timeout 0: expected more than 0 seconds"),
+        (["run", *MODEL, "--timeout", "nan"], "--timeout nan: expected more than 0 seconds"),
         (["run", *MODEL, "--min-fraction", "1.5"], "--min-fraction 1.5: expected 0 to 1"),
         (["run", *MODEL, "--min-fraction", "nan"], "--min-fraction nan: expected 0 to 1"),
         (["run", *MODEL, "--min-fraction", "0.9", "--keep", "*"], "nothing is left to search"),

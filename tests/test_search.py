@@ -418,3 +418,19 @@ def test_limits_that_nothing_keeps_are_refused(least: float, keep: tuple[str, ..
 def test_samplers_that_know_no_limits_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"--sampler tpe knows neither .* mask, stratified, ladder"):
         limited(0.5, (), "tpe")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_search_that_is_over_leaves_nothing_open(workers: int) -> None:
+    """What is under way is still measured and told; the same study goes on to its total afterwards."""
+    world, study = World(), memory()
+    study.enqueue(BASELINES)
+    with ThreadPoolExecutor(workers) as executor:
+        search(
+            study, world.measure, 12, world.results, world.recorded.append, ORIGINS, executor, workers,
+            lambda: len(world.measured) < 4,
+        )  # fmt: skip
+        assert 4 <= len(world.recorded) <= 4 + workers
+        assert states(study) == {TrialState.COMPLETE: len(world.recorded)}
+    world.run(study, 12)
+    assert len(set(world.measured)) == len(world.measured) == 12

@@ -74,6 +74,12 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         help="groups of layers that proposals keep in float32; may be given several times",
     )
     verb.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="propose nothing more so long after the search has begun, and go on to final training",
+    )
+    verb.add_argument(
         "--dry-run", action="store_true", help="say what would be trained; read no data and write nothing"
     )
     verb.add_argument(
@@ -116,6 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         min_fraction=arguments.min_fraction,
         keep=tuple(arguments.keep),
+        timeout=arguments.timeout,
     )
     if arguments.dry_run:
         space, work = pipeline.dry_run(request)

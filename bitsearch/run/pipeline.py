@@ -1,5 +1,6 @@
 """`bitsearch run`: data, float references, baselines and search, final training, evaluation, report."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ class RunRequest:
     recipe: str | None = None
     min_fraction: float = 0.0
     keep: tuple[str, ...] = ()
+    timeout: float | None = None
     command: tuple[str, ...] | None = None
 
 
@@ -104,6 +106,8 @@ def _check(request: RunRequest) -> None:
     for flag, number in (("--trials", request.trials), ("--workers", request.workers)):
         if number is not None and number < 1:
             raise ConfigurationError(f"{flag} {number}: expected 1 or more")
+    if request.timeout is not None and not request.timeout > 0:
+        raise ConfigurationError(f"--timeout {request.timeout:g}: expected more than 0 seconds")
     check_sampler(request.sampler, request.min_fraction > 0 or bool(request.keep))
 
 
@@ -252,6 +256,7 @@ class _Run:
         rungs = study.ladder(self.request.trials)
         study.enqueue([*strategies, *rungs])
         origins = {**{item.digest: "ladder" for item in rungs}, **self.origins}
+        until = time.monotonic() + (math.inf if self.request.timeout is None else self.request.timeout)
         with self.terminal.trials(results, self.request.trials, self.objective) as shown:
 
             def record(measurement: Measurement) -> None:
@@ -267,6 +272,7 @@ class _Run:
                 origins,
                 executor,
                 self.count,
+                lambda: time.monotonic() < until,
             )
 
     def _sensitivities(self) -> Mapping[str, float]:

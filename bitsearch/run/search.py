@@ -213,8 +213,9 @@ def search(
     origins: Mapping[str, str],
     executor: Executor | None = None,
     workers: int = 1,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Measure until `results` holds `trials` configurations, each measured once.
+    """Measure until `results` holds `trials` configurations, each measured once, and propose while it `goes_on`.
 
     `record` is called before Optuna is told, so that nothing measured is lost. `origins` names configurations
     that do not come from the search, by digest. With an executor, `workers` measurements run at a time.
@@ -233,7 +234,7 @@ def search(
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             finish(pending.pop(future)[0], future.result())
 
-    for trial, configuration in _proposals(study, results, pending, rng, trials):
+    for trial, configuration in _proposals(study, results, pending, rng, trials, goes_on):
         origin = origins.get(configuration.digest, "search")
         if executor is None:
             finish(trial, measure(configuration, origin))
@@ -267,12 +268,13 @@ def _proposals(
     pending: Mapping[Future[Measurement], tuple[Trial, str]],
     rng: random.Random,
     trials: int,
+    goes_on: Callable[[], bool],
 ) -> Iterator[tuple[Trial, Configuration]]:
     """Yield configurations that are neither measured nor under way, until there are enough or none is found."""
     size = 2 ** len(study.space.groups)
     for choices in study.space.options.values():
         size *= len(choices)
-    while len(results) + len(pending) < min(trials, size):
+    while goes_on() and len(results) + len(pending) < min(trials, size):
         trial, configuration = study.ask()
         under_way = {digest for _, digest in pending.values()}
         if configuration.digest not in results and configuration.digest not in under_way:
