@@ -98,8 +98,8 @@ def ternarize_options(verb: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--data",
         type=Path,
-        metavar="FILE.npz|FOLDER",
-        help="inputs of the model, an array each: weights are rounded for the least error of what layers put out",
+        metavar="DATA",
+        help="inputs of the model in .npz files: weights are rounded for the least error of what layers put out",
     )
     how.add_argument(
         "--rounding",
