@@ -209,6 +209,7 @@ def test_presets_grow(dataset: str) -> None:
         assert json.loads(json.dumps(item.settings)).keys() == {
             "architecture",
             "selection",
+            "validation_fraction",
             "recipes",
             "evaluation",
         }
