@@ -69,7 +69,8 @@ def test_ternarize_prints_what_became_of_each_node(mlp: Path, tmp_path: Path, ca
     assert "nothing was re-trained" in printed.err
     lines = [line for line in printed.out.splitlines() if line.startswith(("body", "attention"))]
     assert len(lines) == 3
-    assert "declined: its weights are not constant" in lines[2]
+    assert lines[2].split()[:3] == ["attention", "MatMul", "declined:"]
+    assert "its weights are not" in lines[2]  # the narrow table folds here
     assert [layer.name for layer in inspect(out).layers] == ["body.0", "body.2"]
 
 
@@ -124,7 +125,7 @@ def test_verify_passes(mlp: Path, tmp_path: Path, capsys: Capture) -> None:
     assert content["passed"]
     assert len(content["checks"]) == 2 * (len(usable) + 1) + len(usable)
     assert call("verify", out) == 0
-    assert f"{len(content['checks'])} checks, 0 failed" in capsys.readouterr().out
+    assert f"{len(content['checks'])} checks, 0 failed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_verify_fails_with_status_1(tmp_path: Path, capsys: Capture) -> None:

@@ -88,11 +88,12 @@ def test_histograms() -> None:
 def test_average_over_trainings() -> None:
     single = {"sin2": Quantity(0.2, 0.01, 50)}
     assert over_trainings([]) == {}
-    assert over_trainings([single]) == single
+    assert over_trainings([single]) == {"sin2": Quantity(0.2, 0.01, 50, values=(0.2,))}
     two = over_trainings([single, {"sin2": Quantity(0.4, 0.02, 50)}])["sin2"]
     assert two.value == pytest.approx(0.3)
     assert two.std == pytest.approx(math.sqrt(0.02))
     assert two.n == 2
+    assert two.values == (0.2, 0.4)
 
 
 def test_principal_axis_of_a_line() -> None:

@@ -73,7 +73,7 @@ def test_every_strategy_and_every_trial_is_on_record(smoke: SmokeRun) -> None:
     short = [item for item in smoke.results if item.fidelity == "finetuned"]
     assert len(short) == len({item.digest for item in short}) == TRIALS
     assert [item.strategy for item in short[:5]] == STRATEGIES
-    assert {item.origin for item in short[5:]} == {"ladder"}  # a third of the trials at most
+    assert [item.origin for item in short[5:]] == ["ladder", "search"]
     full = {item.digest: item for item in smoke.results if item.fidelity == "full"}
     assert {item.strategy for item in full.values()} >= set(STRATEGIES)
     assert {item.origin for item in full.values() if item.strategy is None} <= {"ladder", "final"}
@@ -189,7 +189,7 @@ def test_more_trials_go_on_with_more_workers(smoke: SmokeRun, tmp_path: Path) ->
     [
         (("--seed", "2"), "seed 1, now 2"),
         (("--preset", "laptop"), "preset smoke, now laptop"),
-        (("--data",), r"training data file 1 \w{64} .*, now \w{64} "),
+        (("--data",), r"data file 1 \w{64} .*, now \w{64} "),
     ],
     ids=str,
 )
@@ -263,8 +263,12 @@ def test_killed_run_goes_on_without_loss(
     assert results[: len(before)] == before
     short = [item for item in results if item.fidelity == "finetuned"]
     whole = [item for item in smoke.results if item.fidelity == "finetuned"]
-    assert [item.digest for item in short] == [item.digest for item in whole]
-    assert [item.metrics["nll"] for item in short] == [item.metrics["nll"] for item in whole]
+    assert len(short) == len({item.digest for item in short}) == TRIALS
+    # What is proposed last depends on which results were there when the sampler was asked.
+    seeds = [item.digest for item in whole if item.origin != "search"]
+    assert [item.digest for item in short if item.origin != "search"] == seeds
+    known = {item.digest: item.metrics["nll"] for item in whole}
+    assert all(item.metrics["nll"] == known[item.digest] for item in short if item.digest in known)
 
 
 @pytest.mark.usefixtures("quick")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bitsearch.core.precision import Precision
 from bitsearch.core.rounding import Rounding, round_rows
+from bitsearch.core.seeds import derive
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.task import Data, Recipe, Recipes, Task
 from bitsearch.network import quant
@@ -61,7 +62,7 @@ def test_scores_are_half_the_squared_gradient_times_the_squared_change(
     network, data = toy(), ToyData()
     squares = {name: torch.zeros_like(layer.weight) for name, layer in quant.linear_layers(network)}
     for batch in range(BATCHES):
-        indices = torch.randint(40, (SIZE,), generator=torch.Generator().manual_seed(1 + batch))
+        indices = torch.randint(40, (SIZE,), generator=torch.Generator().manual_seed(derive(1, batch)))
         network.zero_grad()
         ToyTask().loss(network, data, indices, torch.Generator()).backward()  # type: ignore[no-untyped-call]
         for name, layer in quant.linear_layers(network):
