@@ -93,7 +93,9 @@ class Bench:
     def trained(self, configuration: Configuration) -> CaloINN:
         """Give the float reference's weights in the configuration's precisions."""
         network = self.laboratory.reference(configuration.options).network
-        quant.apply(network, configuration.assignment, rounding=self.task.recipes.rounding)
+        quant.apply(
+            network, configuration.assignment, rounding=self.task.recipes.roundings(configuration.assignment)
+        )
         assert isinstance(network, CaloINN)
         return network.cpu().eval()
 

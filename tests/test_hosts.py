@@ -14,7 +14,7 @@ SAME_BITS = (
     "caloinn",
     "smeftnet",
 )  # the others hold float operators whose order of sums changed over versions
-TOLERANCE = 5e-2  # of the largest number: an activation on a rounding edge moves by one step, one of 254
+TOLERANCE = 1e-3  # of the largest number: an activation on a rounding edge moves by one step, one of 254
 
 
 def load() -> Any:
