@@ -9,8 +9,8 @@ SYSTEM_HEADERS := $(wildcard /usr/include/onnxruntime/onnxruntime_c_api.h /usr/l
 # The operators and their fuzzers, which need neither onnxruntime nor Python, only its headers.
 OPERATORS := $(filter-out %/preload.cc,$(wildcard ops/*/*.cc))
 NATIVE_HEADERS := $(wildcard ops/*.h ops/*/*.h tests/native/*.h)
+HEADERS := $(ONNXRUNTIME_INCLUDE_DIR) $(dir $(SYSTEM_HEADERS)) .build/onnxruntime/include
 NATIVE_FLAGS := -Iops $(addprefix -isystem ,$(HEADERS)) -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
-HEADERS = $(ONNXRUNTIME_INCLUDE_DIR) $(dir $(SYSTEM_HEADERS)) .build/onnxruntime/include
 FUZZERS := kernels splines operators
 CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
