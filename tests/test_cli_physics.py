@@ -65,7 +65,7 @@ def test_evaluate_table_says_which_data(
     monkeypatch.setitem(classifier.PROTOCOLS, "fast", replace(classifier.FAST, epochs=1, nodes=8))
     assert call("evaluate", "--model", "caloinn", "--data", smoke.data, smoke.data) == 0
     printed = capsys.readouterr().out
-    for text in (smoke.data.name, "not Geant4 and not CaloChallenge data", "fast protocol", "Classifier AUC"):
+    for text in (smoke.data.name, "not Geant4 and not CaloChallenge data", "Fast protocol", "Classifier AUC"):
         assert text in " ".join(printed.split())
 
 
