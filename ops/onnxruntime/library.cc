@@ -7,9 +7,11 @@
 #include "ternary_matmul/op.h"
 
 // gcc 12's headers call it; libstdc++ has it from GLIBCXX_3.4.29 (EL9) on. Own,
-// the library also loads on EL8.
+// the library also loads on EL8. Weak, for programs that link libstdc++ in.
 namespace std {
-void __throw_bad_array_new_length() { throw std::bad_array_new_length(); }
+__attribute__((weak)) void __throw_bad_array_new_length() {
+  throw std::bad_array_new_length();
+}
 }  // namespace std
 
 namespace {
