@@ -7,7 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -33,6 +33,24 @@ settings.register_profile("bitsearch", deadline=None, derandomize=True)
 settings.load_profile("bitsearch")
 
 EVENTS, TRIALS = 600, 7
+TERMINAL = (
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CLICOLOR_FORCE",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_caller() -> Iterator[None]:
+    """Let nothing that is printed or chosen hang on the shell from which the tests are run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*TERMINAL, *(name for name in os.environ if name.startswith("BITSEARCH_"))):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
