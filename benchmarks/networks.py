@@ -20,8 +20,8 @@ import torch
 
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import catalogue, export, quant
-from bitsearch.network.laboratory import Laboratory
 from bitsearch.network.loop import batch_of, only
+from bitsearch.network.spec import Spec
 from bitsearch.onnxfile import runtime
 
 SEED = 1
@@ -34,19 +34,19 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def stepper(laboratory: Laboratory, configuration: Configuration) -> Callable[[int], None]:
+def stepper(spec: Spec, configuration: Configuration) -> Callable[[int], None]:
     """Give a function that trains one step of a fresh network."""
-    task, recipe = laboratory.task, laboratory.task.recipes.candidate.stages[-1]
-    network = laboratory.network(configuration.options).train()
-    task.prepare(network, laboratory.data, torch.Generator().manual_seed(SEED))
+    task, recipe = spec.task, spec.task.recipes.candidate.stages[-1]
+    network = spec.network(configuration.options).train()
+    task.prepare(network, spec.data, torch.Generator().manual_seed(SEED))
     quant.apply(network, configuration.assignment)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
 
     def step(index: int) -> None:
         optimizer.zero_grad(set_to_none=True)
-        indices = batch_of(laboratory.data.events, recipe.batch_size, index, SEED)
+        indices = batch_of(spec.data.events, recipe.batch_size, index, SEED)
         with only(network, recipe.part):
-            loss = task.loss(network, laboratory.data, indices, torch.Generator().manual_seed(index))
+            loss = task.loss(network, spec.data, indices, torch.Generator().manual_seed(index))
             loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
@@ -59,15 +59,15 @@ def show(model: str, preset: str, rounds: int, folder: Path) -> None:
     task = entry.task(preset=preset)
     strategies = entry.space(task).strategies
     most = max(strategies, key=lambda item: len(item.configuration.assignment.quantized))
-    laboratory = Laboratory(model, task.dataset, preset, (), folder, SEED, "cpu", torch.get_num_threads())
+    spec = Spec(model, task.dataset, preset, (), folder, SEED)
     configurations = [strategies[0].configuration, most.configuration]
-    steps = [stepper(laboratory, item) for item in configurations]
+    steps = [stepper(spec, item) for item in configurations]
     times: list[list[float]] = [[], []]
     for index in range(rounds + 1):  # the first warms up
         for step, found in zip(steps, times, strict=True):
             found.append(seconds(lambda step=step, index=index: step(index)))  # type: ignore[misc]
     floats, quantized = (found[1:] for found in times)
-    network = laboratory.network(configurations[0].options)
+    network = spec.network(configurations[0].options)
     graphs = task.graphs(network)
     traced = {}
     tracing = seconds(lambda: traced.update({name: export.trace(graph) for name, graph in graphs.items()}))

@@ -25,7 +25,8 @@ from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Recipes
 from bitsearch.network import catalogue
-from bitsearch.network.laboratory import Laboratory
+from bitsearch.network.spec import Spec
+from bitsearch.network.trial import Trial
 from bitsearch.onnxfile.runtime import open_session
 
 SEED = 1
@@ -70,26 +71,27 @@ def recipes_of(model: str, names: list[str]) -> dict[str, Recipes]:
     }
 
 
-def configuration_of(laboratory: Laboratory, text: str) -> Configuration:
+def configuration_of(spec: Spec, text: str) -> Configuration:
     """Read a strategy's name or `name=pattern`."""
-    entry = catalogue.find(laboratory.model)
+    entry = catalogue.find(spec.model)
     name, _, pattern = text.partition("=")
     if not pattern:
-        return entry.strategy(laboratory.task, name).configuration
-    layers = entry.space(laboratory.task).layers
+        return entry.strategy(spec.task, name).configuration
+    layers = entry.space(spec.task).layers
     quantized = [layer for layer in layers if fnmatchcase(layer, pattern)]
     return Configuration(Assignment.of(layers, quantized), entry.options_of_reference("laptop"))
 
 
-def measure(laboratory: Laboratory, configuration: Configuration, repetition: int) -> tuple[float, float]:
+def measure(trial: Trial, configuration: Configuration, repetition: int) -> tuple[float, float]:
     """Train, export, and give the loss that onnxruntime finds with the seconds of the training."""
-    trained = laboratory.train(configuration, laboratory.task.recipes.final, repetition)
+    task = trial.spec.task
+    trained = trial.trainer.train(configuration, task.recipes.final, repetition)
     sessions = {
-        graph: open_session(laboratory.export(trained.network.cpu(), configuration, graph), 1)
-        for graph in laboratory.task.measured
+        graph: open_session(trial.exporter.export(trained.network.cpu(), configuration, graph), 1)
+        for graph in task.measured
     }
-    found = laboratory.task.measure(sessions, laboratory.data)
-    return found[laboratory.task.objective].value, trained.seconds
+    found = task.measure(sessions, trial.spec.data)
+    return found[task.objective].value, trained.seconds
 
 
 def lines(file: Path) -> list[Line]:
@@ -143,7 +145,8 @@ def main() -> None:
 def _measure(arguments: argparse.Namespace, file: Path) -> None:
     task = catalogue.find(arguments.model).task()
     folder = arguments.out / arguments.model
-    laboratory = Laboratory(arguments.model, task.dataset, "laptop", (), folder, SEED, "cpu", 1)
+    spec = Spec(arguments.model, task.dataset, "laptop", (), folder, SEED)
+    trial = Trial(spec)
     wanted = recipes_of(arguments.model, arguments.recipes)
     done = {(item.recipe, item.configuration, item.seed) for item in lines(file)}
     for seed in range(arguments.seeds):
@@ -153,10 +156,10 @@ def _measure(arguments: argparse.Namespace, file: Path) -> None:
                     continue
                 # All recipes and seeds start from one float network of the options.
                 recipes = replace(recipes, independent=False)
-                laboratory.task = replace(cast(Any, task), recipes=recipes)
-                configuration = configuration_of(laboratory, text)
-                fraction = laboratory.inventory(configuration.options).fractions(configuration.assignment)
-                loss, seconds = measure(laboratory, configuration, seed)
+                vars(spec)["task"] = replace(cast(Any, task), recipes=recipes)
+                configuration = configuration_of(spec, text)
+                fraction = spec.inventory(configuration.options).fractions(configuration.assignment)
+                loss, seconds = measure(trial, configuration, seed)
                 line = Line(name, text.partition("=")[0], seed, fraction.fraction, loss, seconds)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("a") as stream:

@@ -22,10 +22,11 @@ from bitsearch.cli import main
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.precision import Precision
 from bitsearch.core.strategy import Configuration
-from bitsearch.network import catalogue, loop, quant
-from bitsearch.network.laboratory import Laboratory
+from bitsearch.network import catalogue, loop, measuring, quant
 from bitsearch.network.loop import train
 from bitsearch.network.quant import BitLinear
+from bitsearch.network.spec import Spec
+from bitsearch.network.trial import Trial
 from bitsearch.onnxfile.runtime import open_session
 
 LAYER_TOLERANCE = 1e-4
@@ -55,21 +56,27 @@ class Contract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def laboratory(cls, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    def trial(cls, tmp_path_factory: pytest.TempPathFactory) -> Trial:
         """Set the model up at its smallest preset."""
         entry = catalogue.find(cls.model)
         preset = entry.presets[0]
         dataset = entry.task(cls.dataset, preset).dataset
         folder = tmp_path_factory.mktemp("contract")
-        return Laboratory(cls.model, dataset, preset, cls.data, folder, SEED, "cpu", 1)
+        return Trial(Spec(cls.model, dataset, preset, cls.data, folder, SEED))
 
     @pytest.fixture(scope="class")
     @classmethod
-    def configurations(cls, laboratory: Laboratory) -> dict[str, Configuration]:
+    def spec(cls, trial: Trial) -> Spec:
+        """Give the task and the data of the trial."""
+        return trial.spec
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def configurations(cls, spec: Spec) -> dict[str, Configuration]:
         """Give the float reference, and the same with every layer quantised."""
         entry = catalogue.find(cls.model)
-        layers = entry.space(laboratory.task).layers
-        options = entry.options_of_reference(laboratory.preset)
+        layers = entry.space(spec.task).layers
+        options = entry.options_of_reference(spec.preset)
         return {
             "float": Configuration(Assignment.of(layers), options),
             "ternary": Configuration(Assignment.of(layers, layers), options),
@@ -78,44 +85,44 @@ class Contract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def reference(cls, laboratory: Laboratory, configurations: Mapping[str, Configuration]) -> nn.Module:
+    def reference(cls, trial: Trial, configurations: Mapping[str, Configuration]) -> nn.Module:
         """Train the float reference shortly."""
-        return laboratory.reference(configurations["float"].options).network.eval()
+        return trial.trainer.reference(configurations["float"].options).network.eval()
 
     @pytest.fixture(scope="class", params=("float", "ternary", "binary"))
     @classmethod
     def exported(
         cls,
         request: pytest.FixtureRequest,
-        laboratory: Laboratory,
+        trial: Trial,
         configurations: Mapping[str, Configuration],
     ) -> Exports:
         """Export every graph in one precision, with the network and the configuration that they came from."""
         configuration = configurations[request.param]
-        network = laboratory.reference(configuration.options).network
+        network = trial.trainer.reference(configuration.options).network
         quant.apply(network, configuration.assignment).eval()
-        graphs = laboratory.task.graphs(network)
-        models = {name: laboratory.export(network, configuration, name) for name in graphs}
+        graphs = trial.spec.task.graphs(network)
+        models = {name: trial.exporter.export(network, configuration, name) for name in graphs}
         return Exports(network, configuration, models)
 
     def test_builds_the_same_network_from_the_same_seed(
-        self, laboratory: Laboratory, configurations: Mapping[str, Configuration]
+        self, spec: Spec, configurations: Mapping[str, Configuration]
     ) -> None:
         """Structure and initial weights follow from the seed; the paper's size is built without memory."""
         options = configurations["float"].options
-        one, other = (laboratory.network(options).state_dict() for _ in range(2))
+        one, other = (spec.network(options).state_dict() for _ in range(2))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
         entry = catalogue.find(self.model)
         for preset in entry.presets:
-            task = entry.task(laboratory.dataset, preset)
+            task = entry.task(spec.dataset, preset)
             assert catalogue.inventory(task, entry.options_of_reference(preset)).layers
 
     def test_networks_know_nothing_of_quantisation(
-        self, laboratory: Laboratory, configurations: Mapping[str, Configuration]
+        self, spec: Spec, configurations: Mapping[str, Configuration]
     ) -> None:
         """An assignment is applied from outside, and leaves the names of the state as they are."""
-        network = laboratory.network(configurations["float"].options)
+        network = spec.network(configurations["float"].options)
         names = list(network.state_dict())
         assert not any(isinstance(module, BitLinear) for module in network.modules())
         quant.apply(network, configurations["ternary"].assignment)
@@ -125,21 +132,19 @@ class Contract:
     @pytest.mark.parametrize("precision", ["float", "ternary"])
     def test_losses_reach_every_layer_that_runs(
         self,
-        laboratory: Laboratory,
+        spec: Spec,
         configurations: Mapping[str, Configuration],
         reference: nn.Module,
         precision: str,
     ) -> None:
         """The loss is finite and reproducible, and its gradients of every layer are finite."""
-        network = laboratory.network(configurations[precision].options)
+        network = spec.network(configurations[precision].options)
         network.load_state_dict(reference.state_dict())
         quant.apply(network, configurations[precision].assignment).train()
-        indices = torch.arange(min(16, laboratory.data.events))
+        indices = torch.arange(min(16, spec.data.events))
 
         def loss() -> torch.Tensor:
-            return laboratory.task.loss(
-                network, laboratory.data, indices, torch.Generator().manual_seed(SEED)
-            )
+            return spec.task.loss(network, spec.data, indices, torch.Generator().manual_seed(SEED))
 
         state = {name: value.clone() for name, value in network.state_dict().items()}
         with torch.no_grad():
@@ -155,10 +160,10 @@ class Contract:
             assert gradient is None or bool(torch.isfinite(gradient).all()), name
 
     def test_training_goes_on_where_it_was_killed(
-        self, laboratory: Laboratory, configurations: Mapping[str, Configuration], tmp_path: Path
+        self, spec: Spec, configurations: Mapping[str, Configuration], tmp_path: Path
     ) -> None:
         """A resumed training ends with the bits of an uninterrupted one."""
-        recipe = laboratory.task.recipes.candidate
+        recipe = spec.task.recipes.candidate
         calls = 0
 
         def kill(_text: str, _share: float) -> None:
@@ -168,14 +173,14 @@ class Contract:
                 raise _InterruptedError
 
         def trained(folder: Path, progress: Any = lambda _text, _share: None) -> nn.Module:
-            network = laboratory.network(configurations["ternary"].options)
-            laboratory.task.prepare(network, laboratory.data, torch.Generator().manual_seed(SEED))
+            network = spec.network(configurations["ternary"].options)
+            spec.task.prepare(network, spec.data, torch.Generator().manual_seed(SEED))
             quant.apply(network, configurations["ternary"].assignment)
             path = folder / "checkpoint.pt"
             result = train(
                 network,
-                laboratory.task,
-                laboratory.data,
+                spec.task,
+                spec.data,
                 recipe,
                 seed=SEED,
                 checkpoint=path,
@@ -191,9 +196,9 @@ class Contract:
             whole = trained(tmp_path / "whole").state_dict()
         assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
-    def test_exports_are_portable(self, laboratory: Laboratory, exported: Exports) -> None:
+    def test_exports_are_portable(self, spec: Spec, exported: Exports) -> None:
         """Every graph passes the full check, has the inputs and outputs that it declared, and takes any batch."""
-        graphs = laboratory.task.graphs(exported.network)
+        graphs = spec.task.graphs(exported.network)
         for name, model in exported.models.items():
             assert [item.name for item in model.graph.input] == list(graphs[name].inputs)
             assert [item.name for item in model.graph.output] == list(graphs[name].outputs)
@@ -208,40 +213,40 @@ class Contract:
                 for output in session.run(None, inputs):
                     assert output.shape[0] == batch
 
-    def test_served_graph_agrees_with_torch(self, laboratory: Laboratory, exported: Exports) -> None:
+    def test_served_graph_agrees_with_torch(self, spec: Spec, exported: Exports) -> None:
         """Each layer tightly; whole outputs statistically, since 8-bit activations may flip a rounding."""
-        parity = laboratory.parity(exported.models, exported.network, exported.configuration)
+        parity = measuring.parity(spec, exported.models, exported.network)
         assert parity.layers > 0
         assert parity.layer_max_error < LAYER_TOLERANCE
         assert parity.output_agreement >= AGREEING_EVENTS
 
-    def test_served_graph_runs_without_the_library(self, laboratory: Laboratory, exported: Exports) -> None:
+    def test_served_graph_runs_without_the_library(self, spec: Spec, exported: Exports) -> None:
         """The function bodies in the file give what the kernels give, up to flipped roundings."""
-        model = exported.models[laboratory.task.served]
-        inputs = dict(laboratory.task.inputs(8, SEED))
+        model = exported.models[spec.task.served]
+        inputs = dict(spec.task.inputs(8, SEED))
         plain = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         ours, theirs = open_session(model).run(None, inputs)[0], plain.run(None, inputs)[0]
         scale = np.abs(ours).max() + 1e-12
         close = np.abs(ours - theirs).reshape(len(ours), -1).max(1) < 1e-3 * scale
         assert np.mean(close) >= AGREEING_EVENTS
 
-    def test_metrics_come_from_exported_graphs(self, laboratory: Laboratory, exported: Exports) -> None:
+    def test_metrics_come_from_exported_graphs(self, spec: Spec, exported: Exports) -> None:
         """`measure` gives finite numbers, the objective among them, all of them described."""
-        task = laboratory.task
+        task = spec.task
         sessions = {name: open_session(exported.models[name]) for name in task.measured}
-        metrics = task.measure(sessions, laboratory.data)
+        metrics = task.measure(sessions, spec.data)
         assert task.objective in metrics
         assert set(metrics) <= {metric.name for metric in task.metrics}
         assert all(np.isfinite(quantity.value) for quantity in metrics.values())
-        for yardstick in task.yardsticks(laboratory.data):
+        for yardstick in task.yardsticks(spec.data):
             assert yardstick.metric in {metric.name for metric in task.metrics}
 
-    def test_verbs_know_the_model(self, laboratory: Laboratory, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_verbs_know_the_model(self, spec: Spec, capsys: pytest.CaptureFixture[str]) -> None:
         """`strategies` and `layers` print it, and bad names are refused in one line."""
-        chosen = ["--model", self.model, "--dataset", laboratory.dataset, "--preset", laboratory.preset]
+        chosen = ["--model", self.model, "--dataset", spec.dataset, "--preset", spec.preset]
         for verb in ("strategies", "layers"):
             assert main([verb, *chosen, "--json"]) == 0
-            assert json.loads(capsys.readouterr().out)["preset"] == laboratory.preset
+            assert json.loads(capsys.readouterr().out)["preset"] == spec.preset
             assert main([verb, *chosen]) == 0
             assert "preset" in capsys.readouterr().out
         assert main(["strategies", "--model", self.model, "--preset", "no such preset"]) == 2

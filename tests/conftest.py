@@ -27,7 +27,8 @@ from bitsearch.core.task import Task
 from bitsearch.models.caloinn.network import CaloINN
 from bitsearch.models.showers import generator
 from bitsearch.network import catalogue, quant
-from bitsearch.network.laboratory import Laboratory
+from bitsearch.network.spec import Spec
+from bitsearch.network.trial import Trial
 
 settings.register_profile("bitsearch", deadline=None, derandomize=True)
 settings.load_profile("bitsearch")
@@ -96,21 +97,25 @@ def smoke(shower_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SmokeR
 
 @dataclass(frozen=True)
 class Bench:
-    """The laboratory of the smoke run with its trained float references and traces: everything that costs seconds."""
+    """The spec of the smoke run with its trained float references and traces: everything that costs seconds."""
 
-    laboratory: Laboratory
+    trial: Trial
     space: SearchSpace
 
     @property
+    def spec(self) -> Spec:
+        return self.trial.spec
+
+    @property
     def task(self) -> Task:
-        return self.laboratory.task
+        return self.spec.task
 
     def strategy(self, name: str) -> Configuration:
         return next(item.configuration for item in self.space.strategies if item.name == name)
 
     def trained(self, configuration: Configuration) -> CaloINN:
         """Give the float reference's weights in the configuration's precisions."""
-        network = self.laboratory.reference(configuration.options).network
+        network = self.trial.trainer.reference(configuration.options).network
         quant.apply(
             network, configuration.assignment, rounding=self.task.recipes.roundings(configuration.assignment)
         )
@@ -125,27 +130,25 @@ class Bench:
         def export(strategy: str, graph: str) -> tuple[nn.Module, onnx.ModelProto]:
             configuration = self.strategy(strategy)
             network = self.trained(configuration)
-            return network, self.laboratory.export(network, configuration, graph, strategy)
+            return network, self.trial.exporter.export(network, configuration, graph, strategy)
 
         return export
 
 
 @pytest.fixture(scope="session")
 def bench(smoke: SmokeRun, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Set up a laboratory on a copy of the smoke run's work."""
+    """Set up on a copy of the smoke run's work."""
     folder = smoke.copy(
         tmp_path_factory.mktemp("bench") / "run", "report", "models", "evaluation", "study.db"
     )
     entry = catalogue.find("caloinn")
     task = entry.task("ds1-photon", "smoke")
-    laboratory = Laboratory(
+    spec = Spec(
         model="caloinn",
         dataset=task.dataset,
         preset="smoke",
         paths=(smoke.data,),
         folder=folder.path,
         seed=1,
-        device="cpu",
-        threads=1,
     )
-    return Bench(laboratory, entry.space(task))
+    return Bench(Trial(spec), entry.space(task))

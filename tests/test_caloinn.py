@@ -240,7 +240,7 @@ class FixedDensity:
 
 def test_validation_likelihood_uses_the_same_noise_every_time(bench: Bench) -> None:
     density = FixedDensity()
-    data, width = bench.laboratory.data, SMOKE.architecture.noise
+    data, width = bench.spec.data, SMOKE.architecture.noise
     found = [bench.task.measure({"density": density}, data)["nll"] for _ in range(2)]
     assert found[0] == found[1]
     x = np.concatenate([item["x"] for item in density.seen[: len(density.seen) // 2]])
@@ -253,7 +253,7 @@ def test_validation_likelihood_uses_the_same_noise_every_time(bench: Bench) -> N
 
 def test_loss_is_the_mean_likelihood_with_noise_of_the_generator(bench: Bench) -> None:
     network = bench.trained(bench.strategy("default"))
-    data, indices = bench.laboratory.data, torch.arange(20)
+    data, indices = bench.spec.data, torch.arange(20)
     one, same, other = (
         bench.task.loss(network, data, indices, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Bench
 from torch import nn
 
 from bitsearch.cli import main
@@ -13,8 +14,9 @@ from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
-from bitsearch.network import checkpoint
-from bitsearch.network.checkpoint import Checkpoint
+from bitsearch.network import catalogue, checkpoint, quant
+from bitsearch.network.checkpoint import Checkpoint, load_network
+from bitsearch.network.spec import Spec
 
 STATE = {"a.weight": torch.randn(3, 2), "a.bias": torch.randn(3)}
 CONFIGURATION = Configuration(Assignment({"a": "ternary"}), {"permutation": "random"})
@@ -159,3 +161,24 @@ def test_a_path_inside_of_a_checkpoint_is_never_run(
     assert "there is no model 'evil.py'" in errors
     assert "only where you name it yourself" in errors
     assert not (tmp_path / "executed").exists()
+
+
+def test_weights_that_do_not_fit_are_refused(bench: Bench) -> None:
+    configuration = bench.strategy("blockcentral")
+    state = bench.spec.network({"permutation": "random"}).state_dict()
+    with pytest.raises(CheckpointError, match="unknown keys"):
+        load_network(bench.spec, configuration, state)
+    state = bench.spec.network(configuration.options).state_dict()
+    network = load_network(bench.spec, configuration, state)
+    assert not network.training
+
+
+def test_a_checkpoint_rounds_as_it_was_trained(tmp_path: Path) -> None:
+    spec = Spec("caloinn", "ds1-photon", "smoke", (), tmp_path, 1)
+    configuration = catalogue.find("caloinn").strategy(spec.task, "all").configuration
+    state = spec.network(configuration.options).state_dict()
+    kinds = spec.task.recipes.roundings(configuration.assignment)
+    assert set(kinds.values()) == {Rounding.OPTIMAL}
+    assert quant.roundings(load_network(spec, configuration, state, kinds)) == kinds
+    older = load_network(spec, configuration, state)
+    assert quant.roundings(older) == dict.fromkeys(kinds, Rounding.PAPER)

@@ -14,7 +14,7 @@ from bitsearch.cli.table import VERBS as TABLE
 from bitsearch.models.showers import files, generator
 from bitsearch.network import checkpoint
 from bitsearch.network.checkpoint import Checkpoint
-from bitsearch.network.laboratory import Laboratory
+from bitsearch.network.exporter import Exporter
 
 Capture = pytest.CaptureFixture[str]
 MODEL = ["--model", "caloinn", "--preset", "smoke"]
@@ -184,8 +184,8 @@ def test_train_then_export(
     assert isinstance(third, Checkpoint)
     assert all(bool((first.state[key] == third.state[key]).all()) for key in first.state)
 
-    template = Laboratory.template
-    monkeypatch.setattr(Laboratory, "template", lambda _, *what: template(bench.laboratory, *what))
+    template = bench.trial.exporter.template
+    monkeypatch.setattr(Exporter, "template", lambda _, *what: template(*what))
     model = tmp_path / "served.onnx"
     printed = read(capsys, "export", out, "--out", model)
     assert printed["bytes"] == model.stat().st_size

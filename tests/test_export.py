@@ -104,7 +104,7 @@ def test_any_batch_in_every_runtime(bench: Bench, strategy: str, batch: int) -> 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_density_agrees_with_torch(bench: Bench, strategy: str) -> None:
     network, model = bench.export(strategy, "density")
-    data = bench.laboratory.data
+    data = bench.spec.data
     x, condition = data.columns[:64] + 2e-6, data.condition[:64]
     (found,) = session(model).run(None, {"x": x.numpy(), "condition": condition.numpy()})
     graph = bench.task.graphs(network)["density"]
@@ -139,7 +139,7 @@ def test_file_says_what_it_is(bench: Bench, strategy: str) -> None:
 
 def test_strategy_is_left_out_where_there_is_none(bench: Bench) -> None:
     configuration = bench.strategy("nncentral")
-    model = bench.laboratory.export(bench.trained(configuration), configuration, "sampler")
+    model = bench.trial.exporter.export(bench.trained(configuration), configuration, "sampler")
     assert "bitsearch.strategy" not in {item.key for item in model.metadata_props}
 
 
@@ -149,7 +149,7 @@ def test_file_names_no_path_of_the_machine(bench: Bench, graph: str) -> None:
     here = Path(__file__).resolve().parents[1]
     for trace in (str(here), str(Path.home()), "site-packages", "pkg.torch", ".py", "pickle"):
         assert trace.encode() not in content, trace
-    template = bench.laboratory.template({"permutation": "random"}, graph).SerializeToString()
+    template = bench.trial.exporter.template({"permutation": "random"}, graph).SerializeToString()
     assert b"site-packages" not in template
     assert str(here).encode() not in template
 
@@ -185,7 +185,7 @@ def test_added_constants_survive(bench: Bench, strategy: str) -> None:
     assert any(value == pytest.approx(1e-10) for value in added(sampler, ("Add",)))
     assert any(abs(value) == pytest.approx(1e-8) for value in added(sampler, ("Add", "Sub")))
     assert any(value == pytest.approx(1e-8) for value in added(density, ("Add",)))
-    data = bench.laboratory.data
+    data = bench.spec.data
     x = np.zeros_like(data.validation_columns)
     (nll,) = session(density).run(None, {"x": x, "condition": data.validation_condition})
     assert np.isfinite(nll).all()

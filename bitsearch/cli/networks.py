@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bitsearch.core.strategy import Configuration
     from bitsearch.core.task import Progress
     from bitsearch.network.checkpoint import Checkpoint
-    from bitsearch.network.laboratory import Laboratory
+    from bitsearch.network.spec import Spec
 
 
 TRAIN = """\
@@ -103,27 +103,28 @@ def train(arguments: argparse.Namespace) -> None:
     """Train and save, then print the path."""
     from bitsearch.network import quant
     from bitsearch.network.checkpoint import Checkpoint
+    from bitsearch.network.trainer import Trainer
     from bitsearch.network.workers import one_thread
     from bitsearch.run.terminal import Terminal
 
     with Terminal() as terminal:
-        laboratory = _laboratory(arguments, terminal.progress)
+        spec = _spec(arguments, terminal.progress)
         configuration = _configuration(arguments)
-        one_thread(laboratory.device)
-        trained = laboratory.train(
+        one_thread(spec.device)
+        trained = Trainer(spec).train(
             configuration,
-            laboratory.task.recipes.final,
-            checkpoint=laboratory.folder / "work" / f"training-{configuration.digest}.pt",
+            spec.task.recipes.final,
+            checkpoint=spec.folder / "work" / f"training-{configuration.digest}.pt",
         )
     Checkpoint(
         model=arguments.model,
-        dataset=laboratory.dataset,
+        dataset=spec.dataset,
         preset=arguments.preset,
         configuration=configuration,
         strategy=arguments.strategy,
         seed=arguments.seed,
         state=trained.network.cpu().state_dict(),
-        recipe=laboratory.task.recipes.name,
+        recipe=spec.task.recipes.name,
         rounding=quant.roundings(trained.network),
     ).save(arguments.out)
     sys.stdout.write(f"{arguments.out}\n")
@@ -144,8 +145,9 @@ def export(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict, replace
 
     from bitsearch.core.atomic import write_atomically
-    from bitsearch.network import catalogue, checkpoint
-    from bitsearch.network.laboratory import Laboratory, load_network
+    from bitsearch.network import catalogue, checkpoint, measuring
+    from bitsearch.network.exporter import Exporter
+    from bitsearch.network.spec import Spec
 
     found = checkpoint.read_foreign(arguments.checkpoint) if others else checkpoint.read(first)
     foreign = isinstance(found, dict)
@@ -154,26 +156,19 @@ def export(arguments: argparse.Namespace) -> None:
     else:
         found = replace(found, model=arguments.model or catalogue.built_in(found.model, AS_TYPED).name)
     with tempfile.TemporaryDirectory() as work:
-        laboratory = Laboratory(
-            found.model,
-            found.dataset,
-            found.preset,
-            (),
-            Path(work),
-            found.seed,
-            "cpu",
-            1,
-            recipe=found.recipe,
-        )
-        network = load_network(laboratory, found.configuration, found.state, found.rounding)
-        served = laboratory.task.served
-        model = laboratory.export(network, found.configuration, served, found.strategy)
+        spec = Spec(found.model, found.dataset, found.preset, (), Path(work), found.seed, recipe=found.recipe)
+        network = checkpoint.load_network(spec, found.configuration, found.state, found.rounding)
+        exporter, served = Exporter(spec), spec.task.served
+        models = {served: exporter.export(network, found.configuration, served, found.strategy)}
         if arguments.portable:
             from bitsearch.onnxfile.portable import portable
 
-            model = portable(model, arguments.opset)
-        measured = laboratory.parity({served: model}, network, found.configuration)
-    write_atomically(arguments.out, model.SerializeToString())
+            models[served] = portable(models[served], arguments.opset)
+        for graph in measuring.graphs_of_parity(spec.task, models[served]):
+            if graph not in models:
+                models[graph] = exporter.export(network, found.configuration, graph)
+        measured = measuring.parity(spec, models, network)
+    write_atomically(arguments.out, models[served].SerializeToString())
     content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
     if foreign:
         assignment = found.configuration.assignment
@@ -270,18 +265,18 @@ def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkp
     )
 
 
-def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laboratory":
+def _spec(arguments: argparse.Namespace, progress: "Progress") -> "Spec":
     """Set up beside the checkpoint, in a folder for these settings and data alone."""
     from dataclasses import replace
 
     from bitsearch.core.assignment import digest
     from bitsearch.network import catalogue
-    from bitsearch.network.laboratory import Laboratory
     from bitsearch.network.loop import choose_device
+    from bitsearch.network.spec import Spec
 
     task = catalogue.find(arguments.model).task(arguments.dataset, arguments.preset)
     work = arguments.out.with_name(f"{arguments.out.name}.work")
-    laboratory = Laboratory(
+    spec = Spec(
         model=arguments.model,
         dataset=task.dataset,
         preset=arguments.preset,
@@ -293,7 +288,7 @@ def _laboratory(arguments: argparse.Namespace, progress: "Progress") -> "Laborat
         progress=progress,
         recipe=arguments.recipe,
     )
-    return replace(laboratory, folder=work / digest(laboratory.identity))
+    return replace(spec, folder=work / digest(spec.identity))
 
 
 def _configuration(arguments: argparse.Namespace) -> "Configuration":

@@ -17,6 +17,8 @@ from bitsearch.core.errors import CheckpointError, ConfigurationError, few
 from bitsearch.core.records import convert
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
+from bitsearch.network import quant
+from bitsearch.network.spec import Spec
 
 FORMAT = 1
 
@@ -195,3 +197,15 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
         if len(found) == 1:
             return dict(found[0])
     raise CheckpointError(f"{path} holds {type(content).__name__}; expected one state dict of tensors")
+
+
+def load_network(
+    spec: Spec,
+    configuration: Configuration,
+    state: Mapping[str, Tensor],
+    rounding: Mapping[str, Rounding] | None = None,
+) -> nn.Module:
+    """Build a configuration's network with given weights; raises CheckpointError where they do not fit."""
+    network = spec.network(configuration.options)
+    load_state(network, state)
+    return quant.apply(network, configuration.assignment, rounding=rounding).eval()

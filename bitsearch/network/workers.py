@@ -1,10 +1,11 @@
-"""Processes that train and measure side by side, each with a laboratory of its own."""
+"""Processes that train and measure side by side, each with data and references of its own."""
 
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -13,12 +14,13 @@ from bitsearch.core.errors import TrainingError
 from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Quantity
 from bitsearch.core.processes import WorkerDiedError, processes
 from bitsearch.core.strategy import Configuration
-from bitsearch.network import torch_compat
-from bitsearch.network.laboratory import Laboratory
+from bitsearch.network import measuring, torch_compat
+from bitsearch.network.spec import Spec
+from bitsearch.network.trial import Trial, unmeasured
 
 MOST_WORKERS = 8
 T = TypeVar("T")
-_laboratory: Laboratory | None = None
+_trial: Trial | None = None
 
 
 def default_workers(device: str) -> int:
@@ -27,28 +29,28 @@ def default_workers(device: str) -> int:
 
 
 @contextmanager
-def workers(laboratory: Laboratory, count: int) -> Iterator[Executor]:
+def workers(spec: Spec, count: int) -> Iterator[Executor]:
     """Give an executor for the functions below: this process if `count` is 1, else `count` others.
 
     Other processes end with this one, however it ends; one that dies is replaced and its task tried again. A
     measurement whose process dies every time is recorded as failed; other tasks raise TrainingError then.
     """
     if count == 1:
-        _set_up(laboratory)
+        _set_up(spec)
         yield _Here()
         return
-    with processes(count, _begin, laboratory.without_progress()) as executor:
-        yield _Others(executor, laboratory)
+    with processes(count, _begin, spec) as executor:
+        yield _Others(executor, spec)
 
 
 def reference(options: Mapping[str, str], repetition: int = 0) -> None:
     """Train a float network, unless that has been done; each repetition from other initial weights."""
-    _here().reference(options, repetition)
+    _here().trainer.reference(options, repetition)
 
 
 def template(options: Mapping[str, str], graph: str) -> None:
     """Trace a graph, unless that has been done."""
-    _here().template(options, graph)
+    _here().exporter.template(options, graph)
 
 
 def measure(
@@ -62,7 +64,7 @@ def evaluate(
     measurement: Measurement, baseline: Measurement | None
 ) -> tuple[Mapping[str, Quantity], Evaluation]:
     """Compute the full metrics and plots of a configuration whose file is kept."""
-    return _here().evaluate(measurement, baseline)
+    return measuring.evaluate(_here().spec, measurement, baseline)
 
 
 class _Here(Executor):
@@ -77,9 +79,9 @@ class _Here(Executor):
 class _Others(Executor):
     """Run in other processes, and make a record of measurements that kill theirs."""
 
-    def __init__(self, executor: Executor, laboratory: Laboratory) -> None:
+    def __init__(self, executor: Executor, spec: Spec) -> None:
         self.executor = executor
-        self.laboratory = laboratory
+        self.spec = spec
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> "Future[T]":
         outer: Future[Any] = Future()
@@ -94,7 +96,8 @@ class _Others(Executor):
                 case WorkerDiedError() as died if function is measure:
                     configuration, origin, *rest = arguments
                     fidelity: Fidelity = rest[0] if rest else "finetuned"
-                    outer.set_result(self.laboratory.failed(configuration, origin, fidelity, str(died)))
+                    record = unmeasured(self.spec, configuration, origin, fidelity)
+                    outer.set_result(replace(record, failure=str(died)))
                 case WorkerDiedError() as died:
                     outer.set_exception(TrainingError(f"{function.__name__}: {died}; try fewer --workers"))
                 case error:
@@ -110,20 +113,20 @@ def one_thread(device: str) -> None:
         torch.set_num_threads(1)
 
 
-def _begin(laboratory: Laboratory) -> None:
-    _set_up(laboratory)
+def _begin(spec: Spec) -> None:
+    _set_up(spec)
     # What is imported stays, and every garbage collection would walk through all of it again.
     torch_compat.import_compiler()
     gc.freeze()
 
 
-def _set_up(laboratory: Laboratory) -> None:
-    global _laboratory
-    one_thread(laboratory.device)
-    _laboratory = laboratory
+def _set_up(spec: Spec) -> None:
+    global _trial
+    one_thread(spec.device)
+    _trial = Trial(spec)
 
 
-def _here() -> Laboratory:
-    if _laboratory is None:
-        raise RuntimeError("no laboratory in this process; expected a call through `workers`")
-    return _laboratory
+def _here() -> Trial:
+    if _trial is None:
+        raise RuntimeError("nothing is set up in this process; expected a call through `workers`")
+    return _trial

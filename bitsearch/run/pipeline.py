@@ -25,9 +25,10 @@ from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Inventory, SearchSpace
 from bitsearch.core.strategy import Configuration
-from bitsearch.network import catalogue, sensitivity, workers
-from bitsearch.network.laboratory import Laboratory
+from bitsearch.network import catalogue, measuring, sensitivity, workers
 from bitsearch.network.loop import choose_device
+from bitsearch.network.spec import Spec
+from bitsearch.network.trainer import Trainer
 from bitsearch.onnxfile import runtime
 from bitsearch.run import finals
 from bitsearch.run.plan import Work, most_challengers, plan
@@ -72,7 +73,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
     task = entry.task(request.dataset, request.preset, request.recipe)
     folder = RunFolder(request.out)
     with folder.locked():
-        laboratory = Laboratory(
+        spec = Spec(
             model=request.model,
             dataset=task.dataset,
             preset=request.preset,
@@ -84,7 +85,7 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
             progress=terminal.progress,
             recipe=task.recipes.name,
         )
-        return _Run(request, entry, laboratory, entry.space(task), folder, terminal).execute()
+        return _Run(request, entry, spec, entry.space(task), folder, terminal).execute()
 
 
 def dry_run(request: RunRequest) -> tuple[SearchSpace, list[Work]]:
@@ -115,7 +116,7 @@ def _check(request: RunRequest) -> None:
 class _Run:
     request: RunRequest
     entry: catalogue.Entry
-    laboratory: Laboratory
+    spec: Spec
     space: SearchSpace
     folder: RunFolder
     terminal: Terminal
@@ -125,7 +126,7 @@ class _Run:
         self._check_limits()
         self._begin()
         study = self._study()
-        with workers.workers(self.laboratory, self.count) as executor:
+        with workers.workers(self.spec, self.count) as executor:
             with self._stage("float references"):
                 self._prepare(executor)
             with self._stage("baselines and search"):
@@ -143,7 +144,7 @@ class _Run:
 
     @property
     def objective(self) -> Metric:
-        task = self.laboratory.task
+        task = self.spec.task
         return next(metric for metric in task.metrics if metric.name == task.objective)
 
     @property
@@ -159,14 +160,14 @@ class _Run:
         known = self.folder.manifest() if self.folder.begun else None
         self.terminal.stage("data")
         began = time.monotonic()
-        identity = self.laboratory.identity
+        identity = self.spec.identity
         if known:
             _require_same(self.folder, known.identity, identity)
-        task, data = self.laboratory.task, self.laboratory.data
+        task, data = self.spec.task, self.spec.data
         yardsticks = task.yardsticks(data)
         for item in yardsticks:
             self.terminal.say(f"{item.name} alone: {item.metric} {item.quantity.value:.4g}")
-        inventory = self.laboratory.inventory(self.entry.options_of_reference(task.preset))
+        inventory = self.spec.inventory(self.entry.options_of_reference(task.preset))
         group_of = {name: group.name for group in self.space.groups for name in group.layers}
         manifest = Manifest(
             model=self.request.model,
@@ -183,7 +184,7 @@ class _Run:
             identity=identity,
             data=data.identity,
             workers=self.count,
-            device=self.laboratory.device,
+            device=self.spec.device,
             sampler=self.request.sampler,
             min_fraction=self.request.min_fraction,
             keep=self.request.keep,
@@ -221,7 +222,7 @@ class _Run:
         options = self.space.options
         choices = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
         needed = [executor.submit(workers.reference, choice) for choice in choices]
-        graphs = self.laboratory.graphs
+        graphs = self.spec.graphs
         needed += [executor.submit(workers.template, *item) for item in product(choices, graphs)]
         self._repeat_references(executor, [item.configuration for item in self.space.strategies])
         for future in as_completed(needed):
@@ -230,8 +231,7 @@ class _Run:
     def _study(self) -> Study:
         """Open the study before anything is trained, so that a wrong storage costs nothing."""
         storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
-        laboratory = self.laboratory
-        name = "-".join((self.entry.name, laboratory.dataset, laboratory.preset, digest(laboratory.identity)))
+        name = "-".join((self.entry.name, self.spec.dataset, self.spec.preset, digest(self.spec.identity)))
         return Study.open(
             self.space,
             self.objective,
@@ -245,7 +245,7 @@ class _Run:
         )
 
     def _gains(self) -> dict[str, float]:
-        inventory = self.laboratory.inventory(self.entry.options_of_reference(self.laboratory.preset))
+        inventory = self.spec.inventory(self.entry.options_of_reference(self.spec.preset))
         return _gains(inventory, self.space)
 
     def _search(self, executor: Executor, study: Study) -> None:
@@ -280,9 +280,9 @@ class _Run:
         scores = self.folder.manifest().sensitivities
         if scores is None or scores.keys() != {group.name for group in self.space.groups}:
             self.terminal.progress("layer sensitivities", 0.0)
-            task = self.laboratory.task
-            network = self.laboratory.reference(self.entry.options_of_reference(task.preset)).network
-            scores = sensitivity.fisher(network, task, self.laboratory.data, self.space, self.request.seed)
+            task = self.spec.task
+            network = Trainer(self.spec).reference(self.entry.options_of_reference(task.preset)).network
+            scores = sensitivity.fisher(network, task, self.spec.data, self.space, self.request.seed)
             self.folder.update(sensitivities=scores)
         return scores
 
@@ -296,7 +296,7 @@ class _Run:
             for digest, item in results.items()
             if digest not in self.origins and study.allows(item.configuration)
         ]
-        limit = most_challengers(self.laboratory.task.recipes, self.request.trials)
+        limit = most_challengers(self.spec.task.recipes, self.request.trials)
         challengers = finals.choose(searched, handmade, self.objective, limit)
         chosen = [item.configuration for item in self.space.strategies]
         chosen += [item.configuration for item in challengers]
@@ -326,7 +326,7 @@ class _Run:
 
     def _repeat_references(self, executor: Executor, chosen: list[Configuration]) -> None:
         """Begin the float networks that repeated trainings start from, so that spreads are those of seeds."""
-        recipes = self.laboratory.task.recipes
+        recipes = self.spec.task.recipes
         if recipes.final.scratch or not recipes.independent:
             return
         for configuration, repetition in product(chosen, range(1, recipes.repetitions)):
@@ -354,7 +354,7 @@ class _Run:
             if item.digest not in timed and item.model:
                 session = runtime.open_session(self.folder.path / item.model)
                 latest = self._results("full")[item.digest]
-                self.folder.append(replace(latest, latency_us=self.laboratory.latencies(session)))
+                self.folder.append(replace(latest, latency_us=measuring.latencies(self.spec, session)))
                 timed.add(item.digest)
                 self.folder.update(timed=tuple(sorted(timed)))
 
@@ -371,7 +371,7 @@ class _Run:
     @property
     def count(self) -> int:
         """Number of processes that measure side by side."""
-        return self.request.workers or workers.default_workers(self.laboratory.device)
+        return self.request.workers or workers.default_workers(self.spec.device)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

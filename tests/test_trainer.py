@@ -1,0 +1,27 @@
+"""Float references are trained once; configurations start from them."""
+
+import dataclasses
+
+import torch
+from conftest import Bench
+
+
+def test_reference_is_the_same_for_everyone(bench: Bench) -> None:
+    options = {"permutation": "exchange"}
+    one, other = (bench.trial.trainer.reference(options).network.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    initial = bench.spec.network(options).state_dict()
+    weights = [name for name in one if name.endswith("layers.0.weight")]
+    assert weights
+    assert not any(torch.equal(one[name], initial[name]) for name in weights)
+
+
+def test_candidates_start_from_the_reference_and_leave_it_alone(bench: Bench) -> None:
+    configuration = bench.strategy("all")
+    before = bench.trial.trainer.reference(configuration.options).network.state_dict()
+    recipe = dataclasses.replace(bench.task.recipes.candidate, steps=2, max_learning_rate=1e-12)
+    trained = bench.trial.trainer.train(configuration, recipe).network.state_dict()
+    name = "blocks.1.subnet.layers.0.weight"
+    torch.testing.assert_close(trained[name], before[name], rtol=1e-5, atol=1e-8)
+    after = bench.trial.trainer.reference(configuration.options).network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
