@@ -68,7 +68,7 @@ def test_of_refuses_unknown_layers() -> None:
         Assignment.of(["a", "b"], ["y", "a", "x"])
 
 
-@pytest.mark.parametrize("value", ["int8", "TERNARY", "", None, 3])
+@pytest.mark.parametrize("value", ["int4", "TERNARY", "", None, 3])
 def test_refuses_unknown_precisions(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"layer a has precision .*float32, ternary, binary"):
         Assignment({"a": value})
@@ -90,6 +90,6 @@ def test_require_lists_what_differs(layers: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize("precision", Precision)
-def test_only_float_is_not_quantized(precision: Precision) -> None:
-    assert precision.is_quantized is (precision.value != "float32")
+def test_ternary_and_binary_layers_run_as_the_operator(precision: Precision) -> None:
+    assert precision.is_quantized is (precision.value in ("ternary", "binary"))
     assert Assignment({"a": precision}).quantized == (("a",) if precision.is_quantized else ())

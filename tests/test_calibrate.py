@@ -14,7 +14,8 @@ from sklearn.neural_network import MLPClassifier
 from bitsearch import Precision, ops
 from bitsearch.cli import main
 from bitsearch.onnxfile import calibrate
-from bitsearch.onnxfile.ternarize import Rounder, rounder, ternarize
+from bitsearch.onnxfile.edit import Rounder
+from bitsearch.onnxfile.ternarize import rounder, ternarize
 
 Array = NDArray[np.float32]
 

@@ -21,7 +21,8 @@ from bitsearch import Precision, ops
 from bitsearch.core.errors import ExportError
 from bitsearch.core.rounding import Rounding
 from bitsearch.onnxfile import graph
-from bitsearch.onnxfile.ternarize import Outcome, layer_names, rounder, ternarize
+from bitsearch.onnxfile.edit import Outcome
+from bitsearch.onnxfile.ternarize import layer_names, rounder, ternarize
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)

@@ -16,8 +16,9 @@ from bitsearch import Precision, ops
 from bitsearch.core.errors import ExportError
 from bitsearch.core.rounding import round_rows
 from bitsearch.onnxfile import graph
+from bitsearch.onnxfile.edit import Outcome
 from bitsearch.onnxfile.linear import FOLDED
-from bitsearch.onnxfile.ternarize import Outcome, layer_names, ternarize
+from bitsearch.onnxfile.ternarize import layer_names, ternarize
 from bitsearch.ops.reference import pack, ternary_matmul
 
 Array = NDArray[Any]
@@ -315,7 +316,8 @@ def test_declines_with_a_reason(case: str) -> None:
         ternarize(model(model_of(nodes[:1], constants, fed)), everything)
 
 
-def test_declines_what_is_in_functions() -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_is_in_functions_is_inlined(deep: bool) -> None:
     function = helper.make_function(
         "mine",
         "Layer",
@@ -324,18 +326,26 @@ def test_declines_what_is_in_functions() -> None:
         [helper.make_node("MatMul", ["x", "w"], ["y"], "in")],
         [helper.make_opsetid("", 20)],
     )
+    outer = helper.make_function(
+        "mine",
+        "Block",
+        ["a", "b"],
+        ["c"],
+        [helper.make_node("Layer", ["a", "b"], ["c"], "call", domain="mine")],
+        [helper.make_opsetid("", 20), helper.make_opsetid("mine", 1)],
+    )
     nodes = [
-        helper.make_node("Layer", ["x", "w"], ["y"], domain="mine"),
+        helper.make_node("Block" if deep else "Layer", ["x", "w"], ["y"], domain="mine"),
         helper.make_node("MatMul", ["x", "w"], ["z"], "out"),
     ]
-    source = model(model_of(nodes, {"w": W.T}, outputs=("y", "z")), functions=[function])
+    functions = [function, *([outer] if deep else [])]
+    source = model(model_of(nodes, {"w": W.T}, outputs=("y", "z")), functions=functions)
     source.opset_import.append(helper.make_opsetid("mine", 1))
     converted, outcomes = convert(source)
-    assert [item.reason for item in outcomes] == [
-        None,
-        "it is in the function mine::Layer; inline it with onnx.inliner first",
-    ]
-    np.testing.assert_array_equal(run(converted, x=X)[1], expected(X, None))
+    assert [item.reason for item in outcomes] == [None, None]
+    assert {(item.domain, item.name) for item in converted.functions} == {("com.bithep", "TernaryMatMul")}
+    for found in run(converted, x=X):
+        np.testing.assert_array_equal(found, expected(X, None))
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 19, 21, 22, 23])

@@ -4,7 +4,20 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bitsearch.cli import catalogue, data, files, networks, new, physics, runs
+from bitsearch.cli import (
+    bench,
+    catalogue,
+    data,
+    diff,
+    inspect,
+    networks,
+    new,
+    ops,
+    physics,
+    runs,
+    ternarize,
+    verify,
+)
 
 GROUPS = {"data": "generate a data file, or validate one in the public format"}
 """First words of verbs of two words."""
@@ -108,34 +121,34 @@ VERBS = (
         "ternarize",
         "post-export: turn linear layers of any ONNX file into TernaryMatMul",
         "",
-        files.TERNARIZE,
-        files.ternarize_options,
-        files.ternarize,
+        ternarize.TERNARIZE,
+        ternarize.ternarize_options,
+        ternarize.ternarize,
     ),
-    Verb("inspect", "what is in an ONNX file", "", files.INSPECT, files.inspect_options, files.inspect),
+    Verb("inspect", "what is in an ONNX file", "", inspect.INSPECT, inspect.inspect_options, inspect.inspect),
     Verb(
         "verify",
         "kernel against function body against numpy reference",
         "",
-        files.VERIFY,
-        files.verify_options,
-        files.verify,
+        verify.VERIFY,
+        verify.verify_options,
+        verify.verify,
     ),
     Verb(
         "bench",
         "latency, throughput, size, memory, side by side",
         "",
-        files.BENCH,
-        files.bench_options,
-        files.bench,
+        bench.BENCH,
+        bench.bench_options,
+        bench.bench,
     ),
     Verb(
         "diff",
         "what changed in a graph, how far outputs differ",
         "",
-        files.DIFF,
-        files.diff_options,
-        files.diff,
+        diff.DIFF,
+        diff.diff_options,
+        diff.diff,
     ),
     Verb(
         "evaluate",
@@ -153,5 +166,5 @@ VERBS = (
         physics.suggest_options,
         physics.suggest,
     ),
-    Verb("ops", "where the operator library lies", "", files.OPS, files.ops_options, files.ops),
+    Verb("ops", "where the operator library lies", "", ops.OPS, ops.ops_options, ops.ops),
 )

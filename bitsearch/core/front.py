@@ -64,7 +64,7 @@ class Front:
         if reference:
             area = pareto.hypervolume(members, objective, reference.worst)
             relative = area / reference.height
-            reached = members[-1].executed_fraction
+            reached = members[-1].reduction
             share = relative / reached if reached else None
         knee = pareto.knee(members, objective)
         baseline = float_among(handmade)
@@ -83,7 +83,7 @@ class Front:
 
 def float_among(handmade: Iterable[Measurement]) -> Measurement | None:
     """Give the float network: the first strategy that quantises nothing."""
-    return next((item for item in handmade if item.executed_fraction == 0), None)
+    return next((item for item in handmade if item.reduction == 0), None)
 
 
 def reference_of(handmade: Collection[Measurement], objective: Metric) -> Reference | None:
@@ -110,4 +110,4 @@ def without_loss(
         loss = pareto.loss(item, objective) - pareto.loss(reference, objective)
         return len(known) == len(stds) and loss <= math.hypot(*known)
 
-    return [item for item in items if item.executed_fraction > 0 and tolerated(item)]
+    return [item for item in items if item.reduction > 0 and tolerated(item)]

@@ -11,7 +11,7 @@ from bitsearch.core.records import decode, encode
 from bitsearch.core.strategy import Configuration
 
 Direction = Literal["minimize", "maximize"]
-Fidelity = Literal["shared-weights", "finetuned", "full"]
+Fidelity = Literal["untrained", "shared-weights", "finetuned", "full"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One configuration, trained, exported and measured in ONNX Runtime: one line of `results.jsonl`."""
+    """One configuration, trained, exported and measured in ONNX Runtime: one line of `results.jsonl`.
+
+    `mean_bits` of a linear layer's weight are told where more than two precisions are searched.
+    """
 
     digest: str
     origin: str
@@ -87,6 +90,12 @@ class Measurement:
     train_seconds: float = 0.0
     model: str | None = None
     failure: str | None = None
+    mean_bits: float | None = None
+
+    @property
+    def reduction(self) -> float:
+        """The second objective, 0 to 1: the quantised fraction; among more than two precisions, bits saved of 32."""
+        return self.executed_fraction if self.mean_bits is None else 1 - self.mean_bits / 32
 
     @property
     def configuration(self) -> Configuration:

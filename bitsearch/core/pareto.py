@@ -6,7 +6,7 @@ from typing import Final
 
 from bitsearch.core.measurement import Fidelity, Measurement, Metric
 
-FIDELITIES: Final[tuple[Fidelity, ...]] = ("shared-weights", "finetuned", "full")
+FIDELITIES: Final[tuple[Fidelity, ...]] = ("untrained", "shared-weights", "finetuned", "full")
 """How a configuration can have been trained, cheapest first."""
 
 
@@ -44,7 +44,7 @@ def usable(measurement: Measurement, objective: Metric) -> bool:
 
 
 def front(measurements: Iterable[Measurement], objective: Metric) -> list[Measurement]:
-    """Give the configurations that none beats in objective and `executed_fraction`, best performance first.
+    """Give the configurations that none beats in objective and `reduction`, best performance first.
 
     Only the highest fidelity among `measurements` takes part (see `best_fidelity`).
     """
@@ -53,8 +53,8 @@ def front(measurements: Iterable[Measurement], objective: Metric) -> list[Measur
         best_fidelity(measurements, objective), key=lambda item: (_rank(item, objective), item.digest)
     )
     for item in ranked:
-        reached = members[-1].executed_fraction if members else -1.0
-        if item.executed_fraction > reached or _rank(item, objective) == _rank(members[-1], objective):
+        reached = members[-1].reduction if members else -1.0
+        if item.reduction > reached or _rank(item, objective) == _rank(members[-1], objective):
             members.append(item)
     return members
 
@@ -67,8 +67,8 @@ def hypervolume(measurements: Iterable[Measurement], objective: Metric, worst: f
     limit = worst if objective.direction == "minimize" else -worst
     area, reached = 0.0, 0.0
     for member in front(measurements, objective):
-        area += max(0.0, limit - loss(member, objective)) * (member.executed_fraction - reached)
-        reached = member.executed_fraction
+        area += max(0.0, limit - loss(member, objective)) * (member.reduction - reached)
+        reached = member.reduction
     return area
 
 
@@ -80,13 +80,13 @@ def knee(members: Sequence[Measurement], objective: Metric) -> Measurement | Non
     if len(members) < 3:
         return None
     first, last = members[0], members[-1]
-    width = last.executed_fraction - first.executed_fraction
+    width = last.reduction - first.reduction
     height = loss(last, objective) - loss(first, objective)
     if width <= 0 or height <= 0:
         return None
 
     def distance(item: Measurement) -> float:
-        gained = (item.executed_fraction - first.executed_fraction) / width
+        gained = (item.reduction - first.reduction) / width
         return gained - (loss(item, objective) - loss(first, objective)) / height
 
     best = max(members, key=distance)
@@ -94,4 +94,4 @@ def knee(members: Sequence[Measurement], objective: Metric) -> Measurement | Non
 
 
 def _rank(item: Measurement, objective: Metric) -> tuple[float, float]:
-    return loss(item, objective), -item.executed_fraction
+    return loss(item, objective), -item.reduction

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bitsearch.core.precision import Precision
 
 SMALLEST_SCALE = 1e-8
+INT8_MAX = 127
 BLOCK = 2**20  # weights rounded at a time: what sorting needs stays small beside the weights
 
 Float = NDArray[np.float32]
@@ -35,8 +36,12 @@ def round_rows(
 ) -> tuple[Codes, Float]:
     """Round `(out_features, in_features)` to codes in {-1, 0, 1} and a scale `(out_features,)`.
 
-    Weights that are ternary (or binary) times a scale already come back exactly from `optimal`.
+    With `int8` codes are in [-127, 127], the largest magnitude of an output at 127, whatever the rounding. Weights
+    that are ternary (or binary) times a scale already come back exactly from `optimal`.
     """
+    if precision is Precision.INT8:
+        scale = np.maximum(np.abs(weight).max(axis=1), np.float32(SMALLEST_SCALE)) / np.float32(INT8_MAX)
+        return np.rint(weight / scale[:, None]).astype(np.int8), scale
     rounding = Rounding(rounding)
     codes, scale = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
     size = max(1, BLOCK // max(weight.shape[1], 1))

@@ -120,7 +120,8 @@ class SearchSpace:
     """Groups of layers to quantise or keep, and model options to choose among.
 
     `layers` are all linear layers in forward order; `groups` must name each of them exactly once.
-    The first choice of every option is the one of the paper's float reference.
+    The first choice of every option is the one of the paper's float reference. Groups are kept in float32 or get
+    `precision`, or one of `others` where there are any.
     """
 
     layers: tuple[str, ...]
@@ -128,6 +129,7 @@ class SearchSpace:
     options: Mapping[str, tuple[str, ...]]
     strategies: tuple[Strategy, ...]
     precision: Precision = Precision.TERNARY
+    others: tuple[Precision, ...] = ()
 
     def __post_init__(self) -> None:
         grouped = [name for group in self.groups for name in group.layers]
@@ -135,19 +137,40 @@ class SearchSpace:
             wrong = sorted(set(grouped).symmetric_difference(self.layers)) or "a layer twice"
             raise ConfigurationError(f"groups must hold every layer exactly once; at fault: {wrong}")
         for strategy in self.strategies:
-            made = self.configuration(
-                self.quantized_groups(strategy.configuration), strategy.configuration.options
-            )
+            made = self.choose(self.precisions_of(strategy.configuration), strategy.configuration.options)
             if made != strategy.configuration:
                 raise ConfigurationError(
                     f"strategy {strategy.name} is outside of the search space; expected options "
                     f"{dict(self.options)} and precisions that are the same within every group"
                 )
 
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What a group may have, float32 first."""
+        return Precision.FLOAT32, *self.others, self.precision
+
     def configuration(self, quantized_groups: Sequence[str], options: Mapping[str, str]) -> Configuration:
         """Quantise the layers of `quantized_groups` and keep the rest in float32."""
-        quantized = [name for group in self.groups if group.name in quantized_groups for name in group.layers]
-        return Configuration(Assignment.of(self.layers, quantized, self.precision), dict(options))
+        return self.choose(dict.fromkeys(quantized_groups, self.precision), options)
+
+    def choose(self, precisions: Mapping[str, Precision | str], options: Mapping[str, str]) -> Configuration:
+        """Give groups their precisions by name and keep the rest in float32."""
+        chosen = {
+            layer: precisions.get(group.name, Precision.FLOAT32)
+            for group in self.groups
+            for layer in group.layers
+        }
+        return Configuration(Assignment({layer: chosen[layer] for layer in self.layers}), dict(options))
+
+    def precisions_of(self, configuration: Configuration) -> dict[str, Precision]:
+        """Invert `choose`; a group whose layers differ counts as float32."""
+        found = {
+            group.name: {configuration.assignment[name] for name in group.layers} for group in self.groups
+        }
+        return {
+            name: own.pop() if len(own) == 1 and own <= {*self.precisions} else Precision.FLOAT32
+            for name, own in found.items()
+        }
 
     def quantized_groups(self, configuration: Configuration) -> tuple[str, ...]:
         """Invert `configuration`; a group counts as quantised when all of its layers are."""

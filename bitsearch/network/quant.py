@@ -160,6 +160,10 @@ def apply(
     Raises:
         ConfigurationError: a name or pattern fits no layer, or an `Assignment` lacks one.
     """
+    if Precision.INT8 in map(str, assignment.values()):
+        raise ConfigurationError(
+            "found precision int8, which onnxruntime has in finished files; expected float32, ternary or binary here"
+        )
     if isinstance(assignment, Assignment):
         assignment.require(dict(linear_layers(network)))
     else:

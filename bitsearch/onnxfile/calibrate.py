@@ -6,12 +6,13 @@ al., arXiv:2210.17323); then scales are fitted again.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
@@ -19,8 +20,8 @@ from bitsearch.core.errors import DataError
 from bitsearch.core.precision import Precision
 from bitsearch.core.rounding import Codes, is_lossless
 from bitsearch.onnxfile import graph, inputs, ternarize, upgrade
+from bitsearch.onnxfile.edit import Rounded, Rounder
 from bitsearch.onnxfile.linear import Array, LinearNode, examine, is_linear, layer_name
-from bitsearch.onnxfile.ternarize import Rounded, Rounder
 
 DAMPING = (
     0.01  # of the mean diagonal of H: steadies its inverse and ties what the data leaves open to the weights
@@ -78,9 +79,15 @@ class _Layer:
     places: list[LinearNode] = field(default_factory=list)
 
 
-def rounder(model: onnx.ModelProto, choose: Callable[[str], Precision], data: Path) -> Rounder:
+def rounder(
+    model: onnx.ModelProto,
+    choose: Callable[[str], Precision],
+    data: Path,
+    batches: Callable[[onnxruntime.InferenceSession], Iterable[inputs.Feed]] | None = None,
+) -> Rounder:
     """Make a rounder for the layers that `choose` quantises, from inputs in an .npz file or a folder of them.
 
+    `batches` may give other batches of `data` than all of them.
     What is ternary already is kept exactly. Layers in branches and loops, and stacked matrices, are rounded without
     data, and say so.
 
@@ -93,11 +100,11 @@ def rounder(model: onnx.ModelProto, choose: Callable[[str], Precision], data: Pa
         next(inputs.load(data))  # what cannot be read is refused, needed or not
     moments: dict[Key, Moments] = {}
     for group in _groups(layers):
-        moments |= _observe(model, {key: layers[key] for key in group}, data)
+        moments |= _observe(model, {key: layers[key] for key in group}, data, batches)
 
     def round_weights(layer: str, linear: LinearNode, precision: Precision) -> Rounded:
         start = plain(layer, linear, precision)
-        if is_lossless(linear.weight, start.codes, start.scale):
+        if precision is Precision.INT8 or is_lossless(linear.weight, start.codes, start.scale):
             return start
         seen = moments.get(_key(linear)) if linear.heads == 1 else None
         if seen is None:
@@ -170,7 +177,7 @@ def _key(linear: LinearNode) -> Key:
 
 
 def _layers(model: onnx.ModelProto, choose: Callable[[str], Precision]) -> dict[Key, _Layer]:
-    scopes = list(graph.scopes(upgrade.copy(model)))
+    scopes = list(graph.scopes(upgrade.prepare(model)))
     uses, main = graph.uses(scopes), scopes[0]
     layers: dict[Key, _Layer] = {}
     for node in main.nodes:
@@ -196,9 +203,14 @@ def _groups(layers: dict[Key, _Layer]) -> Iterator[list[Key]]:
         yield group
 
 
-def _observe(model: onnx.ModelProto, layers: dict[Key, _Layer], data: Path) -> dict[Key, Moments]:
+def _observe(
+    model: onnx.ModelProto,
+    layers: dict[Key, _Layer],
+    data: Path,
+    batches: Callable[[onnxruntime.InferenceSession], Iterable[inputs.Feed]] | None,
+) -> dict[Key, Moments]:
     """Run the original graph over the data with what the layers read as its outputs."""
-    wide, read = upgrade.copy(model), list[Key]()
+    wide, read = upgrade.prepare(model), list[Key]()
     prefix = _free_prefix(wide)
     del wide.graph.output[:]
     for key, layer in layers.items():
@@ -212,7 +224,7 @@ def _observe(model: onnx.ModelProto, layers: dict[Key, _Layer], data: Path) -> d
         file = Path(folder) / "calibration.onnx"
         graph.write(wide, file)
         session = inputs.open_file(file)
-        for feed in inputs.batches(session, data):
+        for feed in inputs.batches(session, data) if batches is None else batches(session):
             try:
                 found = session.run(None, feed)
             except Exception as error:

@@ -147,7 +147,14 @@ def batches(
 
     What does not fill a fixed batch at the end of a file is left out.
     """
-    fixed, given = fixed_batch(session), 0
+    return (feed for _, feed in pieces(session, path, rows, most))
+
+
+def pieces(
+    session: onnxruntime.InferenceSession, path: Path, rows: int = 256, most: int | None = None
+) -> Iterator[tuple[range, Feed]]:
+    """Give what `batches` gives, each with the numbers of its rows among the rows of all files."""
+    fixed, given, before = fixed_batch(session), 0, 0
     first = next((item.name for item in session.get_inputs() if item.shape), None)
     for arrays in load(path):
         if fixed is None or first is None:
@@ -163,10 +170,12 @@ def batches(
                 name: array[begin : begin + size] if array.ndim and len(array) == length else array
                 for name, array in whole.items()
             }
-            yield fit(session, piece, path)
+            numbers = range(before + begin, before + min(begin + size, length))
+            yield numbers, fit(session, piece, path)
             given += min(size, length - begin)
             if most is not None and given >= most:
                 return
+        before += length
 
 
 def _values(rng: np.random.Generator, name: str, kind: str, shape: list[int]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Bring files of old opsets to the oldest one that the operator's function body can be written in."""
 
 import math
+from contextlib import suppress
 
 import onnx
 from onnx import TensorProto, defs, helper, inliner, version_converter
@@ -8,9 +9,31 @@ from onnx import TensorProto, defs, helper, inliner, version_converter
 from bitsearch.core.errors import ExportError
 from bitsearch.onnxfile import graph
 from bitsearch.onnxfile.graph import STANDARD
+from bitsearch.ops import DOMAIN
 from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 
+PRODUCTS = ("MatMul", "Gemm")
 LARGE = 1024  # numbers; the converter needs to see shapes and axes, not weights
+
+
+def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model as `copy` does; functions that hold products with their arguments are inlined where onnx can."""
+    model = copy(source)
+    inside = {
+        (f.domain, f.name)
+        for f in model.functions
+        if f.domain != DOMAIN and any(node.op_type in PRODUCTS and node.domain in STANDARD for node in f.node)
+    }
+    for _ in model.functions:  # also what calls them, as deep as they lie
+        inside |= {
+            (f.domain, f.name)
+            for f in model.functions
+            if any((node.domain, node.op_type) in inside for node in f.node)
+        }
+    if inside:
+        with suppress(Exception):  # what onnx cannot inline stays, and its layers are declined
+            return inliner.inline_selected_functions(model, sorted(inside))
+    return model
 
 
 def copy(source: onnx.ModelProto) -> onnx.ModelProto:

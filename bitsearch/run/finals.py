@@ -25,7 +25,7 @@ def choose(
     chosen: list[Measurement] = []
     for place in range(CHALLENGERS):
         for fraction in fractions:
-            rivals = [item for item in ranked if item.executed_fraction >= fraction - 1e-12]
+            rivals = [item for item in ranked if item.reduction >= fraction - 1e-12]
             chosen += [item for item in rivals[place : place + 1] if item not in chosen]
     chosen = chosen[:limit]
     rest = [item for item in ranked if item not in chosen]

@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
-from bitsearch.core.precision import Precision
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.run.samplers import (
@@ -31,6 +30,8 @@ from bitsearch.run.samplers import (
 )
 
 FRACTION = "executed_fraction"
+BITS = "mean_bits"
+"""What a study optimises beside its metric; bits a weight where there are more than two precisions."""
 MOST_RUNGS = 20
 STEPS = 20_000
 """Changes that are tried until a configuration is new; then the search is at its end."""
@@ -102,7 +103,7 @@ class Study:
             study = optuna.create_study(
                 storage=storage,
                 study_name=name,
-                directions=[objective.direction, "maximize"],
+                directions=[objective.direction, "minimize" if space.others else "maximize"],
                 load_if_exists=True,
             )
         except (SQLAlchemyError, ImportError, ValueError) as error:
@@ -112,7 +113,7 @@ class Study:
             ) from error
         signature = {
             "groups": [group.name for group in space.groups],
-            "precisions": [str(value) for value in (Precision.FLOAT32, space.precision)],
+            "precisions": [str(value) for value in space.precisions],
             "options": {name: list(choices) for name, choices in space.options.items()},
             "objective": objective.name,
         }
@@ -124,7 +125,7 @@ class Study:
         study.set_user_attr("signature", signature)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([objective.name, FRACTION])
+            study.set_metric_names([objective.name, BITS if space.others else FRACTION])
         study.sampler = _sampler(sampler, problem, seed + len(study.trials))
         return cls(space, objective, study, problem, seed)
 
@@ -184,13 +185,12 @@ class Study:
 
     def configuration(self, parameters: Mapping[str, str]) -> Configuration:
         """Turn Optuna's parameters into a configuration."""
-        quantized = [group.name for group in self.space.groups if parameters[group.name] != Precision.FLOAT32]
-        return self.space.configuration(quantized, {name: parameters[name] for name in self.space.options})
+        groups = {group.name: parameters[group.name] for group in self.space.groups}
+        return self.space.choose(groups, {name: parameters[name] for name in self.space.options})
 
     def parameters(self, configuration: Configuration) -> dict[str, str]:
         """Turn a configuration into Optuna's parameters."""
-        quantized = set(self.space.quantized_groups(configuration))
-        groups = {name: values[name in quantized] for name, values in self.problem.groups.items()}
+        groups = {name: str(value) for name, value in self.space.precisions_of(configuration).items()}
         return groups | {name: configuration.options[name] for name in self.space.options}
 
     def _is_complete(self, parameters: Mapping[str, str]) -> bool:
@@ -200,8 +200,9 @@ class Study:
         if measurement.failure:
             self.optuna.tell(number, state=TrialState.FAIL)
         else:
-            values = measurement.metrics[self.objective.name].value, measurement.executed_fraction
-            self.optuna.tell(number, values)
+            bits = measurement.mean_bits
+            second = measurement.executed_fraction if bits is None else bits
+            self.optuna.tell(number, (measurement.metrics[self.objective.name].value, second))
 
 
 def search(
@@ -271,7 +272,7 @@ def _proposals(
     goes_on: Callable[[], bool],
 ) -> Iterator[tuple[Trial, Configuration]]:
     """Yield configurations that are neither measured nor under way, until there are enough or none is found."""
-    size = 2 ** len(study.space.groups)
+    size = len(study.space.precisions) ** len(study.space.groups)
     for choices in study.space.options.values():
         size *= len(choices)
     while goes_on() and len(results) + len(pending) < min(trials, size):
@@ -324,18 +325,24 @@ def describe(
 ) -> Problem:
     """Say what is known of a space before anything is measured.
 
-    `gains` is what each group adds to the quantised fraction, where left out its share of the layers. Proposals have
-    the fraction `least` or more, and keep the groups in float32 whose names match a pattern of `keep`.
+    `gains` is what each group adds to the quantised fraction, where left out its share of the layers; among more than
+    two precisions its share of the weights, and what it gains are the bits saved. Proposals have the fraction `least`
+    or more, and keep the groups in float32 whose names match a pattern of `keep`.
 
     Raises:
         ConfigurationError: a pattern matches no group, or `least` is not reachable.
     """
     share = 1 / len(space.layers)
     gained = {group.name: gains[group.name] if gains else share * len(group.layers) for group in space.groups}
-    handmade = {
-        sum(gained[name] for name in space.quantized_groups(item.configuration)) for item in space.strategies
+    saved = {
+        value: 1 - value.bits / 32 if space.others else float(value.is_quantized)
+        for value in space.precisions
     }
-    precisions = str(Precision.FLOAT32), str(space.precision)
+    handmade = {
+        sum(gained[name] * saved[value] for name, value in space.precisions_of(item.configuration).items())
+        for item in space.strategies
+    }
+    precisions = tuple(map(str, space.precisions))
     kept: set[str] = set()
     for pattern in keep:
         found = {name for name in gained if name == pattern or fnmatchcase(name, pattern)}
@@ -344,7 +351,9 @@ def describe(
         kept |= found
     problem = Problem(
         groups={group.name: precisions for group in space.groups},
-        gains={name: (0.0, gain) for name, gain in gained.items()},
+        gains={
+            name: tuple(gain * saved[value] for value in space.precisions) for name, gain in gained.items()
+        },
         options=space.options,
         fractions=tuple(sorted(share for share in handmade if share > 0)),
         least=least,

@@ -1,0 +1,160 @@
+"""`ternarize`: layers of any ONNX file to two bits."""
+
+import argparse
+import fnmatch
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitsearch.cli.files import add_file
+from bitsearch.cli.output import show
+from bitsearch.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bitsearch.core.precision import Precision
+
+TERNARIZE = """\
+Turn linear layers of any ONNX file (MatMul, Gemm, Conv of kernel size 1, Einsum) into TernaryMatMul. Each output gets
+the codes and the scale of least squared error; weights that are ternary already are kept exactly. Nothing is trained:
+accuracy falls, less with --data, and re-training with `bitsearch train` or `run` wins it back. Without --assignment
+and --layers every layer that can be converted is. Layers are named by node, or by weights where the node has no name.
+
+  bitsearch ternarize model.onnx --out small.onnx --layers 'encoder.*' 'head.0'
+  bitsearch ternarize model.onnx --out small.onnx --data events.npz
+
+Takes seconds; with --data the time of the model on the data besides.
+"""
+
+
+def ternarize_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of `ternarize`."""
+    add_file(verb)
+    verb.add_argument("--out", type=Path, required=True, metavar="OUT.onnx", help="the file to write")
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument("--assignment", type=Path, metavar="FILE", help="JSON: layer to precision")
+    which.add_argument(
+        "--layers", nargs="+", metavar="GLOB", help="names or patterns of layers to make ternary"
+    )
+    verb.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="names or patterns of layers to leave as they are",
+    )
+    verb.add_argument(
+        "--least-size", type=int, default=0, metavar="N", help="leave layers with fewer weights as they are"
+    )
+    verb.add_argument(
+        "--backend",
+        choices=("ternary", "nbits"),
+        default="ternary",
+        help="nbits: the same weights for onnxruntime's own MatMulNBits, of 2 bits; needs no library",
+    )
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA",
+        help="inputs of the model in .npz files: weights are rounded for the least error of what layers put out",
+    )
+    how.add_argument(
+        "--rounding",
+        choices=("optimal", "mean", "paper"),
+        default="optimal",
+        help="optimal: least error an output; mean: by each output's mean; paper: BitHEP Eq. (1), one scale a layer",
+    )
+
+
+def ternarize(arguments: argparse.Namespace) -> None:
+    """Convert and say what became of every layer."""
+    from dataclasses import asdict
+
+    from bitsearch.onnxfile import backends, calibrate, graph, inspect, ternarize, upgrade
+
+    model = graph.read(arguments.file)
+    before = graph.size_on_disk(arguments.file)
+    with graph.refusals(arguments.file):
+        model = upgrade.prepare(model)
+        choose = _chooser(arguments, ternarize.layer_sizes(model))
+        if arguments.data is None:
+            round_weights = ternarize.rounder(arguments.rounding)
+        else:
+            round_weights = calibrate.rounder(model, choose, arguments.data)
+        converted, outcomes = ternarize.ternarize(model, choose, round_weights)
+        converted = backends.rewrite(converted, arguments.backend)
+        graph.write(converted, arguments.out)
+    quantized, total = inspect.parameters(converted)
+    content = {
+        "file": str(arguments.out),
+        "bytes": graph.size_on_disk(arguments.out),
+        "bytes_before": before,
+        "fraction": quantized / total,
+        "retrained": False,
+        "layers": [asdict(item) for item in outcomes],
+    }
+    rows = [
+        {
+            "layer": item.layer,
+            "op": item.op,
+            "shape": " x ".join(map(str, item.shape)),
+            "zeros": "" if item.zeros is None else f"{item.zeros:.3f}",
+            "weight error": ""
+            if item.error is None
+            else "lossless"
+            if item.lossless
+            else f"{item.error:.3f}",
+            "result": f"declined: {item.reason}"
+            if item.reason
+            else "; ".join(filter(None, (str(item.precision), item.note))),
+        }
+        for item in outcomes
+    ]
+    size = f"{content['bytes_before']:,} to {content['bytes']:,} bytes"
+    show(arguments.json, content, f"{arguments.out}: {size}, fraction {quantized / total:.4f}", rows)
+    if graph.size_on_disk(arguments.out) > before:
+        kept = [f"{item.layer} ({item.note})" for item in outcomes if item.note]
+        reason = "; ".join(kept[:3]) or "the operator's function body is larger than what the layers save"
+        sys.stderr.write(f"bitsearch ternarize: the file grew from {size}: {reason}\n")
+    sys.stderr.write(
+        "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
+    )
+
+
+def _chooser(arguments: argparse.Namespace, sizes: Mapping[str, int]) -> "Callable[[str], Precision]":
+    """Tell which precision each layer shall have; raises ConfigurationError for layers that are not there."""
+    from bitsearch.core.assignment import Assignment
+    from bitsearch.core.precision import Precision
+
+    layers = tuple(sizes)
+    left = {name for pattern in arguments.exclude for name in _matching(layers, pattern)}
+    _require([pattern for pattern in arguments.exclude if not _matching(layers, pattern)], layers)
+    left.update(name for name, size in sizes.items() if size < arguments.least_size)
+    chosen: dict[str, Precision] = dict.fromkeys(layers, Precision.TERNARY)
+    if arguments.assignment is not None:
+        assignment = Assignment.read(arguments.assignment)
+        _require([name for name in assignment.quantized if name not in layers], layers)
+        chosen = dict(assignment)
+    elif arguments.layers is not None:
+        patterns = arguments.layers
+        _require([pattern for pattern in patterns if not _matching(layers, pattern)], layers)
+        names = [name for pattern in patterns for name in _matching(layers, pattern)]
+        chosen = dict.fromkeys(names, Precision.TERNARY)
+    default = (
+        Precision.TERNARY if arguments.assignment is None and arguments.layers is None else Precision.FLOAT32
+    )
+    return lambda name: Precision.FLOAT32 if name in left else chosen.get(name, default)
+
+
+def _matching(layers: tuple[str, ...], pattern: str) -> list[str]:
+    """Give the layer of that very name, or those that fit the pattern: names may hold brackets."""
+    return [pattern] if pattern in layers else fnmatch.filter(layers, pattern)
+
+
+def _require(missing: list[str], layers: tuple[str, ...]) -> None:
+    if missing:
+        known = ", ".join(layers[:20]) + (f" and {len(layers) - 20} more" if len(layers) > 20 else "")
+        raise ConfigurationError(
+            f"no linear layer is named {', '.join(missing)}; expected one of {known or 'none'}"
+        )
