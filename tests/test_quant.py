@@ -390,6 +390,7 @@ def test_what_patterns_leave_out_keeps_its_precision() -> None:
         ({"2": "ternary"}, "no layer matches '2'; the network has 0.0, 0.2, 1"),
         ({"0": "ternary", "*": "binary"}, r"layer 0.0 matches '0' \(ternary\) and '\*' \(binary\)"),
         ({"0": "int3"}, "layer 0 has precision 'int3'; expected one of float32"),
+        ({"0": "int8"}, "found precision int8, which onnxruntime has in finished files"),
     ],
 )
 def test_patterns_that_do_not_fit_are_refused(patterns: dict[str, str], message: str) -> None:

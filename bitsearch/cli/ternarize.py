@@ -4,15 +4,20 @@ import argparse
 import fnmatch
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitsearch.cli.files import add_file
 from bitsearch.cli.output import show
 from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from bitsearch.core.measurement import Quantity
     from bitsearch.core.precision import Precision
+    from bitsearch.onnxfile.edit import Outcome
 
 TERNARIZE = """\
 Turn linear layers of any ONNX file (MatMul, Gemm, Conv of kernel size 1, Einsum) into TernaryMatMul. Each output gets
@@ -22,8 +27,11 @@ and --layers every layer that can be converted is. Layers are named by node, or 
 
   bitsearch ternarize model.onnx --out small.onnx --layers 'encoder.*' 'head.0'
   bitsearch ternarize model.onnx --out small.onnx --data events.npz
+  bitsearch ternarize model.onnx --out small.onnx --data events.npz --max-error 0.1
 
-Takes seconds; with --data the time of the model on the data besides.
+Takes seconds; with --data the time of the model on the data besides. With --max-error or --max-drop every layer is
+measured alone, then they are taken in the order of their harm for the bytes they save, as long as all together keep to
+the limit on every second batch of the data, which weights are not rounded on: two runs over the data a layer.
 """
 
 
@@ -52,6 +60,24 @@ def ternarize_options(verb: argparse.ArgumentParser) -> None:
         default="ternary",
         help="nbits: the same weights for onnxruntime's own MatMulNBits, of 2 bits; needs no library",
     )
+    survive = verb.add_mutually_exclusive_group()
+    survive.add_argument(
+        "--max-error",
+        type=float,
+        metavar="E",
+        help="take layers as long as outputs differ by this share of the original's or less (needs --data)",
+    )
+    survive.add_argument(
+        "--max-drop",
+        metavar="METRIC=X",
+        help="take layers as long as agreement, or with --labels accuracy or cross_entropy, is worse by X or less",
+    )
+    verb.add_argument(
+        "--labels",
+        type=Path,
+        metavar="LABELS",
+        help="an .npy or .npz file with the class of every row of --data",
+    )
     how = verb.add_mutually_exclusive_group()
     how.add_argument(
         "--data",
@@ -73,17 +99,22 @@ def ternarize(arguments: argparse.Namespace) -> None:
 
     from bitsearch.onnxfile import backends, calibrate, graph, inspect, ternarize, upgrade
 
+    _check_survival(arguments)
     model = graph.read(arguments.file)
     before = graph.size_on_disk(arguments.file)
     with graph.refusals(arguments.file):
         model = upgrade.prepare(model)
         choose = _chooser(arguments, ternarize.layer_sizes(model))
-        if arguments.data is None:
-            round_weights = ternarize.rounder(arguments.rounding)
+        survival = _survival(arguments, model, choose)
+        if survival is not None:
+            converted, outcomes = survival.made
         else:
-            round_weights = calibrate.rounder(model, choose, arguments.data)
-        converted, outcomes = ternarize.ternarize(model, choose, round_weights)
-        converted = backends.rewrite(converted, arguments.backend)
+            if arguments.data is None:
+                round_weights = ternarize.rounder(arguments.rounding)
+            else:
+                round_weights = calibrate.rounder(model, choose, arguments.data)
+            converted, outcomes = ternarize.ternarize(model, choose, round_weights)
+            converted = backends.rewrite(converted, arguments.backend)
         graph.write(converted, arguments.out)
     quantized, total = inspect.parameters(converted)
     content = {
@@ -94,6 +125,8 @@ def ternarize(arguments: argparse.Namespace) -> None:
         "retrained": False,
         "layers": [asdict(item) for item in outcomes],
     }
+    if survival is not None:
+        _show_survival(arguments.json, content, survival)
     rows = [
         {
             "layer": item.layer,
@@ -119,6 +152,79 @@ def ternarize(arguments: argparse.Namespace) -> None:
         sys.stderr.write(f"bitsearch ternarize: the file grew from {size}: {reason}\n")
     sys.stderr.write(
         "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
+    )
+
+
+@dataclass(frozen=True)
+class _Survival:
+    """The file of the layers that survive, what every layer does alone, and what all of them do together."""
+
+    made: "tuple[ModelProto, tuple[Outcome, ...]]"
+    metric: str
+    alone: "Mapping[str, Mapping[str, Quantity]]"
+    chosen: "Mapping[str, Precision]"
+    together: "Mapping[str, Quantity]"
+
+
+def _check_survival(arguments: argparse.Namespace) -> None:
+    limited = arguments.max_error is not None or arguments.max_drop is not None
+    if (limited or arguments.labels is not None) and arguments.data is None:
+        raise ConfigurationError("--max-error, --max-drop and --labels need --data, inputs of the model")
+    if arguments.labels is not None and not limited:
+        raise ConfigurationError(
+            "--labels tell how good a file is: expected --max-drop accuracy=X or cross_entropy=X"
+        )
+
+
+def _survival(
+    arguments: argparse.Namespace, model: "ModelProto", choose: "Callable[[str], Precision]"
+) -> "_Survival | None":
+    """Choose the layers that survive; None where no limit was given."""
+    from bitsearch.onnxfile import calibrate, survive
+    from bitsearch.onnxfile.candidates import Candidates
+    from bitsearch.onnxfile.judge import Judge
+    from bitsearch.run.terminal import Terminal
+
+    if arguments.max_error is None and arguments.max_drop is None:
+        return None
+    judge = Judge(model, arguments.data, arguments.labels)
+    limit = survive.Limit.of(judge, arguments.max_error, arguments.max_drop)
+    round_weights = calibrate.rounder(model, choose, arguments.data, judge.seen)
+    candidates = Candidates(model, round_weights, arguments.backend)
+    names = candidates.layers.inventory.names
+    wanted = {name: choose(name) for name in names if choose(name).is_quantized}
+    if not wanted:
+        raise ConfigurationError(
+            f"of the chosen layers none can be converted; expected one of {', '.join(names[:20])}"
+        )
+    with Terminal() as terminal:
+        alone = survive.alone(candidates, judge, wanted, terminal.progress)
+        chosen, together = survive.survivors(candidates, judge, wanted, limit, alone, terminal.progress)
+    return _Survival(candidates.make(chosen), limit.metric.name, alone, chosen, together)
+
+
+def _show_survival(as_json: bool, content: dict[str, Any], survival: _Survival) -> None:
+    """Add to the JSON what was measured, or print it."""
+    alone = {name: {key: item.value for key, item in found.items()} for name, found in survival.alone.items()}
+    together = {key: item.value for key, item in survival.together.items()}
+    content |= {"alone": alone, "together": together, "survivors": list(survival.chosen)}
+    if as_json:
+        return
+    order = sorted(alone, key=lambda name: alone[name].get("output_error", float("inf")))
+    rows: list[dict[str, object]] = [
+        {
+            "layer": name,
+            **{key: f"{value:.4g}" for key, value in alone[name].items()},
+            "survives": "yes" if name in survival.chosen else "no",
+        }
+        for name in order
+    ]
+    rows.append({"layer": "together", **{key: f"{value:.4g}" for key, value in together.items()}})
+    show(
+        False,
+        {},
+        f"Each layer alone in few bits, and those that survive together, by {survival.metric}",
+        rows,
     )
 
 
