@@ -4,9 +4,15 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
+
+if TYPE_CHECKING:
+    from bitsearch.core.space import SearchSpace
+    from bitsearch.run.plan import Plan
 
 RUN = """\
 Data, float reference, handmade strategies, search, export, measurement in onnxruntime, report. Run again with the
@@ -26,8 +32,8 @@ Build report/index.html of a run folder again, with its figures and CSV files, w
 Takes about half a minute.
 """
 STATUS = """\
-Say which stage a run is in, when it last wrote anything, and how many configurations are measured, failed, and
-finally trained.
+Say which stage a run is in, how much of it is done, when the run last gave a sign of life, how long it still takes, and
+how many configurations are measured, failed, and finally trained.
 
   bitsearch status runs/caloinn
 
@@ -80,7 +86,10 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         help="propose nothing more so long after the search has begun, and go on to final training",
     )
     verb.add_argument(
-        "--dry-run", action="store_true", help="say what would be trained; read no data and write nothing"
+        "--dry-run",
+        action="store_true",
+        help="read the data, time a few steps, and say what would be trained, how long each stage would take and how "
+        "much disk it needs; nothing is kept",
     )
     verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"
@@ -96,8 +105,6 @@ def folder_options(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Search and print the path of the report."""
-    from dataclasses import asdict
-
     from bitsearch.core.records import encode
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
@@ -125,16 +132,9 @@ def run(arguments: argparse.Namespace) -> None:
         timeout=arguments.timeout,
     )
     if arguments.dry_run:
-        space, work = pipeline.dry_run(request)
-        names = [item.name for item in space.strategies]
-        content = {
-            "folder": str(out),
-            "groups": len(space.groups),
-            "strategies": names,
-            "trainings": [asdict(item) for item in work],
-        }
-        title = f"{out}: {len(space.groups)} groups, strategies {', '.join(names)}; trainings at most"
-        show(arguments.json, content, title, [asdict(item) for item in work])
+        with Terminal() as terminal:
+            space, plan = pipeline.dry_run(request, terminal)
+        _show_plan(arguments.json, out, space, plan)
         return
     with Terminal() as terminal:
         page = pipeline.run(request, terminal).resolve()
@@ -144,6 +144,30 @@ def run(arguments: argparse.Namespace) -> None:
         _say(json.dumps({"folder": str(out), "report": str(page), "front": found}))
     else:
         _say(str(page))
+
+
+def _show_plan(as_json: bool, out: Path, space: "SearchSpace", plan: "Plan") -> None:
+    """Print what would be trained, and how long each stage would take."""
+    from bitsearch.report.numbers import size
+    from bitsearch.run.terminal import duration
+
+    names = [item.name for item in space.strategies]
+    trainings, stages = [asdict(item) for item in plan.work], [asdict(item) for item in plan.stages]
+    content = {
+        "folder": str(out),
+        "groups": len(space.groups),
+        "strategies": names,
+        "trainings": trainings,
+        "stages": stages,
+        "seconds": plan.seconds,
+        "disk_bytes": plan.disk_bytes,
+    }
+    title = f"{out}: {len(space.groups)} groups, strategies {', '.join(names)}; trainings at most"
+    show(as_json, content, title, trainings)
+    if not as_json:
+        total = f"Predicted: {duration(plan.seconds)} and {size(plan.disk_bytes)} of disk"
+        rows = [{"stage": item.name, "time": duration(item.seconds)} for item in plan.stages]
+        show(False, {}, total, rows)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -161,6 +185,9 @@ def status(arguments: argparse.Namespace) -> None:
 
     folder = RunFolder.open(arguments.folder)
     manifest, results, front = folder.manifest(), folder.results(), folder.front()
+    pulse = None if manifest.ended else folder.pulse()
+    age = time.time() - folder.sign_of_life()
+    left = pulse.seconds_left if pulse else None
     searched = {item.digest for item in results if item.fidelity != "full"}
     content = {
         "folder": str(folder.path),
@@ -168,7 +195,9 @@ def status(arguments: argparse.Namespace) -> None:
         "dataset": manifest.dataset,
         "preset": manifest.preset,
         "stage": "ended" if manifest.ended else manifest.stage,
-        "seconds_since_last_write": round(time.time() - folder.sign_of_life()),
+        "share_of_stage": pulse.share if pulse else None,
+        "seconds_since_last_write": round(age),
+        "seconds_left": None if left is None else round(left),
         "measured": len(searched),
         "trials": manifest.trials,
         "failed": len({item.digest for item in results if item.failure}),

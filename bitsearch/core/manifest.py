@@ -20,6 +20,38 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What the pieces of a run cost one process of this machine, from short timings: seconds, then bytes.
+
+    `reference`, `candidate` and `final` are one training each; `trace` is all graphs of one network, `measure` the
+    export and quick metrics of one training, `evaluation` and `latency` one configuration's, `report` all figures.
+    """
+
+    data: float
+    trace: float
+    reference: float
+    candidate: float
+    final: float
+    measure: float
+    sensitivities: float
+    evaluation: float
+    latency: float
+    report: float
+    checkpoint_bytes: int
+    trace_bytes: int
+    model_bytes: int
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """How a run stands while it goes on: the share of its stage that is done, and the seconds left of the whole."""
+
+    stage: str
+    share: float
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
 class GroupedLayer(Layer):
     """A linear layer and the group that it changes precision with."""
 
@@ -50,7 +82,8 @@ class Manifest:
 
     `identity` is everything that the measured values depend on, by name: a run goes on only where it is the same.
     `settings` are the task's own, resolved; `environment` describes machine and libraries,
-    `stage` is what is under way and `stages` what has been gone through.
+    `stage` is what is under way and `stages` what has been gone through; `predicted` is how long each was expected
+    to take before anything was trained, from `costs`, and `disk_bytes` what the folder was expected to grow to.
     """
 
     model: str
@@ -85,6 +118,9 @@ class Manifest:
     ended: str | None = None
     stage: str = ""
     stages: tuple[Stage, ...] = ()
+    costs: Costs | None = None
+    predicted: tuple[Stage, ...] = ()
+    disk_bytes: int = 0
     timed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

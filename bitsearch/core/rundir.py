@@ -12,7 +12,7 @@ from bitsearch.core import pareto
 from bitsearch.core.atomic import remove_unfinished, write_atomically
 from bitsearch.core.errors import ConfigurationError, RecordError
 from bitsearch.core.front import Front
-from bitsearch.core.manifest import Manifest
+from bitsearch.core.manifest import Manifest, Pulse
 from bitsearch.core.measurement import Evaluation, Measurement
 from bitsearch.core.records import decode, encode
 
@@ -20,7 +20,7 @@ ADVICE = "choose another --out, or put back the file as the run wrote it"
 
 
 class RunFolder:
-    """Read and write `run.json`, `results.jsonl`, `front.json`, `models/`, `evaluation/` and `report/` of a run.
+    """Read and write `run.json`, `results.jsonl`, `front.json`, `progress.json` and the folders of a run.
 
     Reading raises RecordError for a file that is damaged.
     """
@@ -30,8 +30,8 @@ class RunFolder:
         self.models = self.path / "models"
         self.report = self.path / "report"
         self.work = self.path / "work"
-        self._manifest, self._results, self._front = (
-            self.path / name for name in ("run.json", "results.jsonl", "front.json")
+        self._manifest, self._results, self._front, self._pulse = (
+            self.path / name for name in ("run.json", "results.jsonl", "front.json", "progress.json")
         )
 
     @classmethod
@@ -81,7 +81,7 @@ class RunFolder:
 
     def sign_of_life(self) -> float:
         """Give when the run last wrote anything, in seconds since the epoch."""
-        files = (self._manifest, self._results, *self.work.glob("*"))
+        files = (self._manifest, self._results, self._pulse, *self.work.glob("*"))
         return max(file.stat().st_mtime for file in files if file.is_file())
 
     def manifest(self) -> Manifest:
@@ -95,6 +95,16 @@ class RunFolder:
     def update(self, **changes: Any) -> None:
         """Change fields of `run.json`."""
         self.write_manifest(dataclasses.replace(self.manifest(), **changes))
+
+    def write_pulse(self, pulse: Pulse) -> None:
+        """Write `progress.json`."""
+        write_atomically(self._pulse, encode(pulse))
+
+    def pulse(self) -> Pulse | None:
+        """Read how the run stood at its last sign of life, if it has given one."""
+        if not self._pulse.is_file():
+            return None
+        return decode(self._pulse.read_bytes(), Pulse, str(self._pulse), "remove it")
 
     def append(self, measurement: Measurement) -> None:
         """Add one line to `results.jsonl`; it is on disk when this returns."""

@@ -8,13 +8,20 @@ from torch import nn
 
 from bitsearch.core.seeds import derive
 from bitsearch.core.space import SearchSpace
-from bitsearch.core.task import Data, Task
+from bitsearch.core.task import Data, Progress, Task
 from bitsearch.network import quant
 
 BATCHES = 8
 
 
-def fisher(network: nn.Module, task: Task, data: Data, space: SearchSpace, seed: int) -> Mapping[str, float]:
+def fisher(
+    network: nn.Module,
+    task: Task,
+    data: Data,
+    space: SearchSpace,
+    seed: int,
+    progress: Progress = lambda _text, _share: None,
+) -> Mapping[str, float]:
     """Score every group by its expected loss increase, ½ Σ g² ΔW², in units of the loss.
 
     g² is the diagonal of the empirical Fisher matrix, averaged over batches, and ΔW what rounding changes.
@@ -35,6 +42,7 @@ def fisher(network: nn.Module, task: Task, data: Data, space: SearchSpace, seed:
         for name, layer in layers.items():
             if layer.weight.grad is not None:
                 squares[name] += layer.weight.grad.square() * (size / BATCHES)
+        progress("layer sensitivities", (batch + 1) / BATCHES)
     rounding = task.recipes.roundings(layers)
     scores = {}
     for name, layer in layers.items():

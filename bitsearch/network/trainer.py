@@ -23,12 +23,23 @@ class Trainer:
         self.spec = spec
         self._references: dict[tuple[tuple[str, ...], int], Trained] = {}
 
+    def untrained(
+        self, options: Mapping[str, str], repetition: int = 0, checkpoint: Path | None = None
+    ) -> nn.Module:
+        """Build a network to train from scratch, initialised from data unless its training goes on."""
+        spec = self.spec
+        network = spec.network(options, repetition).to(spec.device)
+        if checkpoint is None or not checkpoint.is_file():
+            generator = torch.Generator(spec.device).manual_seed(derive(spec.seed, repetition))
+            spec.task.prepare(network, spec.data, generator)
+        return network
+
     def reference(self, options: Mapping[str, str], repetition: int = 0) -> Trained:
         """Train the float network from scratch, or take up what was trained before; the network is a copy."""
         key = tuple(options.values()), repetition
         if key not in self._references:
             checkpoint = self.spec.work("reference", options, f"-{repetition}.pt")
-            network = self._untrained(options, repetition, checkpoint)
+            network = self.untrained(options, repetition, checkpoint)
             self._references[key] = self._train(
                 network, self.spec.task.recipes.reference, repetition, checkpoint
             )
@@ -45,7 +56,7 @@ class Trainer:
         """Train a configuration from its float reference, or from scratch where the recipe says so."""
         recipes = self.spec.task.recipes
         if recipe.scratch:
-            network = self._untrained(configuration.options, repetition, checkpoint)
+            network = self.untrained(configuration.options, repetition, checkpoint)
         else:
             own = repetition if recipes.independent else 0
             network = self.reference(configuration.options, own).network
@@ -61,15 +72,6 @@ class Trainer:
             )
             for index in range(recipes.repetitions)
         ]
-
-    def _untrained(self, options: Mapping[str, str], repetition: int, checkpoint: Path | None) -> nn.Module:
-        """Build a network to train from scratch, initialised from data unless its training goes on."""
-        spec = self.spec
-        network = spec.network(options, repetition).to(spec.device)
-        if checkpoint is None or not checkpoint.is_file():
-            generator = torch.Generator(spec.device).manual_seed(derive(spec.seed, repetition))
-            spec.task.prepare(network, spec.data, generator)
-        return network
 
     def _train(self, network: nn.Module, recipe: Recipe, repetition: int, checkpoint: Path | None) -> Trained:
         spec = self.spec

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
@@ -44,6 +45,19 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
     page = folder.report / "index.html"
     write_atomically(page, _template().render(_content(run), pictures=pictures))
     return page
+
+
+def predicted_seconds(folder: RunFolder) -> float:
+    """Predict how long `build` draws in one process, from the first and the last figure that it has."""
+    drawings = list(_drawings(view.read(folder)))
+    with rc_context(STYLE):
+        publish(
+            draw(drawings[0][1]) or "", "first", folder.report
+        )  # what is imported and cached is not timed
+        began = time.monotonic()
+        for name, make in (drawings[0], drawings[-1]):
+            publish(draw(make) or "", name, folder.report)
+    return (time.monotonic() - began) / 2 * len(drawings)
 
 
 def front(run: view.Run) -> "Figure":
@@ -91,6 +105,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "few": physics.FEW,
         "attempts": len({item.digest for item in run.results}),
         "resolved": dict(_flatten(manifest.settings)),
+        "predicted": {stage.name: stage.seconds for stage in manifest.predicted},
         "seconds": sum(stage.seconds for stage in manifest.stages),
         "numbers": numbers,
         "training": view.TRAINING,

@@ -5,12 +5,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +21,7 @@ from bitsearch import report
 from bitsearch.core.assignment import digest
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.front import Front
-from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Stage
+from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse, Stage
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
@@ -30,11 +32,26 @@ from bitsearch.network.loop import choose_device
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
 from bitsearch.onnxfile import runtime
+from bitsearch.report.numbers import size
 from bitsearch.run import finals
-from bitsearch.run.plan import Work, most_challengers, plan
+from bitsearch.run.plan import (
+    DATA,
+    EVALUATION,
+    FINALS,
+    LATENCY,
+    REFERENCES,
+    REPORT,
+    SEARCH,
+    Forecast,
+    Plan,
+    most_challengers,
+    predict,
+)
+from bitsearch.run.rehearsal import rehearse
 from bitsearch.run.search import Study, check_sampler, describe, search
-from bitsearch.run.terminal import Terminal
+from bitsearch.run.terminal import Terminal, duration
 
+SECONDS_BETWEEN_PULSES = 2.0
 T = TypeVar("T")
 
 
@@ -69,38 +86,21 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
         BitsearchError: bad names, data, or a folder of another run.
     """
     _check(request)
-    entry = catalogue.find(request.model)
-    task = entry.task(request.dataset, request.preset, request.recipe)
     folder = RunFolder(request.out)
     with folder.locked():
-        spec = Spec(
-            model=request.model,
-            dataset=task.dataset,
-            preset=request.preset,
-            paths=request.data,
-            folder=request.out,
-            seed=request.seed,
-            device=choose_device(request.device),
-            threads=1,
-            progress=terminal.progress,
-            recipe=task.recipes.name,
-        )
-        return _Run(request, entry, spec, entry.space(task), folder, terminal).execute()
+        return _Run.of(request, folder, terminal).execute()
 
 
-def dry_run(request: RunRequest) -> tuple[SearchSpace, list[Work]]:
-    """Check a request as far as no data are needed, and give what it would search and train; nothing is written.
+def dry_run(request: RunRequest, terminal: Terminal) -> tuple[SearchSpace, Plan]:
+    """Read the data, time a little of everything, and give what a run from nothing would do; nothing is kept.
 
     Raises:
-        BitsearchError: bad names or limits.
+        BitsearchError: bad names, limits or data.
     """
     _check(request)
-    entry = catalogue.find(request.model)
-    task = entry.task(request.dataset, request.preset, request.recipe)
-    space = entry.space(task)
-    inventory = catalogue.inventory(task, entry.options_of_reference(task.preset))
-    describe(space, _gains(inventory, space), request.min_fraction, request.keep)
-    return space, plan(space, task.recipes, request.trials)
+    with TemporaryDirectory() as path:
+        run = _Run.of(request, RunFolder(path), terminal)
+        return run.space, run.plan()
 
 
 def _check(request: RunRequest) -> None:
@@ -121,31 +121,67 @@ class _Run:
     folder: RunFolder
     terminal: Terminal
     repeated: dict[tuple[tuple[str, ...], int], "Future[None]"] = field(default_factory=dict)
+    forecast: Forecast = field(default_factory=lambda: Forecast(()))
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, request: RunRequest, folder: RunFolder, terminal: Terminal) -> "_Run":
+        entry = catalogue.find(request.model)
+        task = entry.task(request.dataset, request.preset, request.recipe)
+        spec = Spec(
+            model=request.model,
+            dataset=task.dataset,
+            preset=request.preset,
+            paths=request.data,
+            folder=folder.path,
+            seed=request.seed,
+            device=choose_device(request.device),
+            threads=1,
+            progress=terminal.progress,
+            recipe=task.recipes.name,
+        )
+        return cls(request, entry, spec, entry.space(task), folder, terminal)
+
+    def plan(self) -> Plan:
+        """Read the data and say how long everything takes, as far as it is known before anything is trained."""
+        self._check_limits()
+        self._begin()
+        return self._plan()
 
     def execute(self) -> Path:
         self._check_limits()
         self._begin()
         study = self._study()
+        self._plan()
+        with self._pulse():
+            return self._go_through(study)
+
+    def _go_through(self, study: Study) -> Path:
         with workers.workers(self.spec, self.count) as executor:
-            with self._stage("float references"):
+            with self._stage(REFERENCES):
                 self._prepare(executor)
-            with self._stage("baselines and search"):
+            with self._stage(SEARCH):
                 self._search(executor, study)
-            with self._stage("final training"):
+            with self._stage(FINALS):
                 finalists = self._train_finalists(executor, study)
-            with self._stage("evaluation"):
+            with self._stage(EVALUATION):
                 self._evaluate(executor, finalists)
-            with self._stage("latency"):
+            with self._stage(LATENCY):
                 self._time(finalists)
             self.folder.write_front(Front.of(self._results("full").values(), self.objective, [*self.origins]))
             self.folder.update(ended=datetime.now(UTC).isoformat(timespec="seconds"))
-            with self._stage("report"):
+            with self._stage(REPORT):
                 return report.build(self.folder, executor)
 
     @property
     def objective(self) -> Metric:
         task = self.spec.task
         return next(metric for metric in task.metrics if metric.name == task.objective)
+
+    @property
+    def _planned(self) -> int:
+        """Number of finalists at most."""
+        return len(self.space.strategies) + most_challengers(self.spec.task.recipes, self.request.trials)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -158,7 +194,7 @@ class _Run:
     def _begin(self) -> None:
         """Read the data, then write what is known before any work, or check that the folder holds the same run."""
         known = self.folder.manifest() if self.folder.begun else None
-        self.terminal.stage("data")
+        self.terminal.stage(DATA)
         began = time.monotonic()
         identity = self.spec.identity
         if known:
@@ -208,10 +244,57 @@ class _Run:
             environment={**runtime.environment(), **_training_environment()},
             started=known.started if known else datetime.now(UTC).isoformat(timespec="seconds"),
             stages=known.stages if known else (),
+            costs=known.costs if known else None,
+            predicted=known.predicted if known else (),
+            disk_bytes=known.disk_bytes if known else 0,
             timed=known.timed if known else (),
         )
         self.folder.write_manifest(manifest)
-        self._add_time("data", time.monotonic() - began)
+        self._add_time(DATA, time.monotonic() - began)
+
+    def _plan(self) -> Plan:
+        """Predict the time of every stage and say it; what has been timed once is kept for the next sitting."""
+        manifest, task = self.folder.manifest(), self.spec.task
+        known = {item.name: item.seconds for item in manifest.stages}
+        costs = manifest.costs
+        if costs is None:
+            self.terminal.stage("plan")
+            began = time.monotonic()
+            options = self.entry.options_of_reference(task.preset)
+            costs = rehearse(self.spec, self.space, options, manifest, known[DATA])
+            self._add_time("plan", time.monotonic() - began)
+        found = predict(
+            self.space, task.recipes, self.request.trials, costs, self.count, self.request.timeout
+        )
+        self.folder.update(costs=costs, predicted=found.stages, disk_bytes=found.disk_bytes)
+        _, *ahead = found.stages
+        self.forecast = Forecast(ahead)
+        parts = ", ".join(f"{item.name} {duration(item.seconds)}" for item in ahead)
+        self.terminal.say(f"predicted: {parts}")
+        self.terminal.say(
+            f"together {duration(found.seconds)} and {size(found.disk_bytes)} of disk from nothing"
+        )
+        return found
+
+    @contextmanager
+    def _pulse(self) -> Iterator[None]:
+        """Show the time left, and write it down as a sign of life, until the run ends."""
+        ended = Event()
+
+        def beat() -> None:
+            while not ended.wait(SECONDS_BETWEEN_PULSES):
+                left = self.forecast.seconds
+                self.terminal.whole(left, time.monotonic() - self.began)
+                with suppress(OSError):  # the run itself meets the same soon, and says it
+                    self.folder.write_pulse(Pulse(self.forecast.stage, self.forecast.share, left))
+
+        thread = Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def _prepare(self, executor: Executor) -> None:
         """Train the float network of every choice of options and trace its graphs.
@@ -221,11 +304,17 @@ class _Run:
         """
         options = self.space.options
         choices = [dict(zip(options, values, strict=True)) for values in product(*options.values())]
-        needed = [executor.submit(workers.reference, choice) for choice in choices]
         graphs = self.spec.graphs
-        needed += [executor.submit(workers.template, *item) for item in product(choices, graphs)]
-        self._repeat_references(executor, [item.configuration for item in self.space.strategies])
-        for future in as_completed(needed):
+
+        def submit() -> Iterator[Future[None]]:
+            yield from (executor.submit(workers.reference, choice) for choice in choices)
+            yield from (executor.submit(workers.template, *item) for item in product(choices, graphs))
+            if self.count > 1:
+                self._repeat_references(executor, [item.configuration for item in self.space.strategies])
+
+        for future in self._reported(
+            submit(), len(choices) * (1 + len(graphs)), "references and traces ready"
+        ):
             future.result()
 
     def _study(self) -> Study:
@@ -257,32 +346,36 @@ class _Run:
         study.enqueue([*strategies, *rungs])
         origins = {**{item.digest: "ladder" for item in rungs}, **self.origins}
         until = time.monotonic() + (math.inf if self.request.timeout is None else self.request.timeout)
-        with self.terminal.trials(results, self.request.trials, self.objective) as shown:
+        self.forecast.resume(len(results) / self.request.trials)
 
-            def record(measurement: Measurement) -> None:
-                self.folder.append(measurement)
-                shown(measurement)
+        def record(measurement: Measurement) -> None:
+            self.folder.append(measurement)
+            self.forecast.advance(len(results) / self.request.trials)
+            left = self.forecast.seconds
+            self.terminal.trial(measurement, results, self.request.trials, self.objective, left)
 
-            search(
-                study,
-                workers.measure,
-                self.request.trials,
-                results,
-                record,
-                origins,
-                executor,
-                self.count,
-                lambda: time.monotonic() < until,
-            )
+        search(
+            study,
+            workers.measure,
+            self.request.trials,
+            results,
+            record,
+            origins,
+            executor,
+            self.count,
+            lambda: time.monotonic() < until,
+        )
 
     def _sensitivities(self) -> Mapping[str, float]:
         """Score the groups by gradients, kept for continued runs."""
         scores = self.folder.manifest().sensitivities
         if scores is None or scores.keys() != {group.name for group in self.space.groups}:
-            self.terminal.progress("layer sensitivities", 0.0)
+            self.terminal.say("layer sensitivities")
             task = self.spec.task
             network = Trainer(self.spec).reference(self.entry.options_of_reference(task.preset)).network
-            scores = sensitivity.fisher(network, task, self.spec.data, self.space, self.request.seed)
+            scores = sensitivity.fisher(
+                network, task, self.spec.data, self.space, self.request.seed, self.terminal.progress
+            )
             self.folder.update(sensitivities=scores)
         return scores
 
@@ -296,7 +389,7 @@ class _Run:
             for digest, item in results.items()
             if digest not in self.origins and study.allows(item.configuration)
         ]
-        limit = most_challengers(self.spec.task.recipes, self.request.trials)
+        limit = self._planned - len(self.space.strategies)
         challengers = finals.choose(searched, handmade, self.objective, limit)
         chosen = [item.configuration for item in self.space.strategies]
         chosen += [item.configuration for item in challengers]
@@ -305,21 +398,21 @@ class _Run:
         }
         names = {item.configuration.digest: item.name for item in self.space.strategies}
         digests = [configuration.digest for configuration in chosen]
-        self._repeat_references(executor, [item for item in chosen if item.digest not in done])
-        for trained in self._reported(list(self.repeated.values()), "float references repeated"):
-            trained.result()
-        under_way = [
-            executor.submit(
-                workers.measure,
-                item,
-                self.origins.get(digest, "ladder" if digest in rungs else "final"),
-                "full",
-                names.get(digest, digest),
-            )
-            for item, digest in zip(chosen, digests, strict=True)
-            if digest not in done
-        ]
-        for future in self._reported(under_way, "finally trained"):
+        missing = [item for item in chosen if item.digest not in done]
+        self.forecast.resume(1 - len(missing) / len(chosen), len(chosen) / self._planned)
+        if missing:
+            self.terminal.say("float references of repeated trainings")
+            self._repeat_references(executor, missing)
+        for future in as_completed(self.repeated.values()):
+            future.result()
+
+        def submit() -> Iterator[Future[Measurement]]:
+            for item in missing:
+                origin = self.origins.get(item.digest, "ladder" if item.digest in rungs else "final")
+                name = names.get(item.digest, item.digest)
+                yield executor.submit(workers.measure, item, origin, "full", name)
+
+        for future in self._reported(submit(), len(missing), "finally trained", len(chosen)):
             self.folder.append(future.result())
             done[future.result().digest] = future.result()
         return [done[digest] for digest in digests if not done[digest].failure]
@@ -340,8 +433,9 @@ class _Run:
         missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
         float_digest = self.space.strategies[0].configuration.digest
         baseline = next((item for item in finalists if item.digest == float_digest), None)
-        under_way = [executor.submit(workers.evaluate, item, baseline) for item in missing]
-        for future in self._reported(under_way, "evaluated"):
+        self.forecast.resume(1 - len(missing) / max(len(finalists), 1), len(finalists) / self._planned)
+        under_way = (executor.submit(workers.evaluate, item, baseline) for item in missing)
+        for future in self._reported(under_way, len(missing), "evaluated", len(finalists)):
             metrics, evaluation = future.result()
             latest = self._results("full")[evaluation.digest]
             self.folder.append(replace(latest, metrics={**latest.metrics, **metrics}))
@@ -358,11 +452,19 @@ class _Run:
                 timed.add(item.digest)
                 self.folder.update(timed=tuple(sorted(timed)))
 
-    def _reported(self, futures: "list[Future[T]]", done: str) -> "Iterator[Future[T]]":
-        """Yield what is ready and say how many are."""
-        for index, future in enumerate(as_completed(futures), 1):
+    def _reported(
+        self, futures: "Iterator[Future[T]]", count: int, done: str, whole: int | None = None
+    ) -> "Iterator[Future[T]]":
+        """Yield futures when they are done, and say how many of the `whole` are: earlier sittings have done the rest.
+
+        With one process each is submitted when the one before it has been seen to.
+        """
+        whole = count if whole is None else whole
+        ready = as_completed([*futures]) if self.count > 1 else futures
+        for index, future in enumerate(ready, whole - count + 1):
             yield future
-            self.terminal.say(f"{index}/{len(futures)} {done}")
+            self.forecast.advance(index / whole)
+            self.terminal.step(f"{index}/{whole} {done}", index / whole, self.forecast.seconds)
 
     def _results(self, fidelity: str) -> dict[str, Measurement]:
         """Give the latest measurement of every configuration at one fidelity."""
@@ -377,7 +479,11 @@ class _Run:
     def _stage(self, name: str) -> Iterator[None]:
         """Name a stage; when it has ended, add its wall time to what earlier sittings spent on it."""
         self.terminal.stage(name)
+        known = self.folder.manifest()
         self.folder.update(stage=name)
+        # References that an earlier sitting has trained are read from disk, which says nothing of the rest.
+        fresh = name != REFERENCES or all(item.name != name for item in known.stages)
+        self.forecast.begin(name, counts=fresh)
         began = time.monotonic()
         yield
         self._add_time(name, time.monotonic() - began)
