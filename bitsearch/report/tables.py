@@ -95,7 +95,10 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
         found = next((entry for entry in item.latency_us if numbers.batch(entry) == title), None)
         if found is None:
             return Cell("")
-        return Cell(numbers.duration_us(found.median_us), f"IQR {numbers.duration_us(found.spread_us)}")
+        notes = [f"IQR {numbers.duration_us(found.spread_us)}"]
+        notes += [] if found.ratio is None else [f"{numbers.number(found.ratio, 3)} of float"]
+        notes += ["busy machine"] if found.busy else []
+        return Cell(numbers.duration_us(found.median_us), ", ".join(notes))
 
     def parity(item: Measurement) -> Cell:
         if item.parity is None:
@@ -110,7 +113,7 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
         return Cell(numbers.magnitude(item.parity.layer_max_error), f"{item.parity.layers} layers")
 
     def kernel(item: Measurement) -> Cell:
-        return Cell(", ".join({entry.kernel: None for entry in item.latency_us}))
+        return Cell(", ".join({entry.kernel: None for entry in item.latency_us if entry.kernel}))
 
     def file(item: Measurement) -> Cell:
         path = run.model_file(item)

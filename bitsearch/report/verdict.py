@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bitsearch.core import pareto
 from bitsearch.core.front import without_loss
-from bitsearch.core.measurement import Measurement
+from bitsearch.core.measurement import Latency, Measurement
 from bitsearch.report import numbers
 from bitsearch.report.tables import Cell, Table
 from bitsearch.report.view import TRAINING, Run
@@ -310,10 +310,16 @@ def _speeds(item: Measurement, reference: Measurement) -> list[str]:
         if (entry.batch, entry.threads) in theirs and entry.median_us > 0
     ]
     return [
-        f"{base.median_us / entry.median_us:.2f} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
-        f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)})"
+        f"{_times(entry, base):.2f} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
+        f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)}"
+        f"{', on a busy machine' if entry.busy or base.busy else ''})"
         for entry, base in dict.fromkeys((both[0], both[-1]) if both else ())
     ]
+
+
+def _times(entry: Latency, base: Latency) -> float:
+    """Give how many times faster a file is, where that is known from runs in turns with the float file."""
+    return 1 / entry.ratio if entry.ratio else base.median_us / entry.median_us
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -178,6 +178,10 @@ class _Run:
         task = self.spec.task
         return next(metric for metric in task.metrics if metric.name == task.objective)
 
+    def _is_float(self, item: Measurement) -> bool:
+        """Tell whether a measurement is that of the float strategy, which comes first."""
+        return item.digest == self.space.strategies[0].configuration.digest
+
     @property
     def _planned(self) -> int:
         """Number of finalists at most."""
@@ -431,8 +435,7 @@ class _Run:
     def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
         """Compare what the finalists generate with the reference; a fuller record goes behind the one there is."""
         missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
-        float_digest = self.space.strategies[0].configuration.digest
-        baseline = next((item for item in finalists if item.digest == float_digest), None)
+        baseline = next((item for item in finalists if self._is_float(item)), None)
         self.forecast.resume(1 - len(missing) / max(len(finalists), 1), len(finalists) / self._planned)
         under_way = (executor.submit(workers.evaluate, item, baseline) for item in missing)
         for future in self._reported(under_way, len(missing), "evaluated", len(finalists)):
@@ -442,15 +445,20 @@ class _Run:
             self.folder.write_evaluation(evaluation)
 
     def _time(self, finalists: list[Measurement]) -> None:
-        """Time the finalists once nothing else runs: beside a training they would look slow."""
+        """Time the finalists once nothing else runs, in turns with the float file."""
         timed = set(self.folder.manifest().timed)
-        for item in finalists:
-            if item.digest not in timed and item.model:
-                session = runtime.open_session(self.folder.path / item.model)
-                latest = self._results("full")[item.digest]
-                self.folder.append(replace(latest, latency_us=measuring.latencies(self.spec, session)))
-                timed.add(item.digest)
-                self.folder.update(timed=tuple(sorted(timed)))
+        files = [item for item in finalists if item.model]
+        missing = [item for item in files if item.digest not in timed]
+        beside = next((self.folder.path / str(item.model) for item in files if self._is_float(item)), None)
+        self.forecast.resume(1 - len(missing) / max(len(files), 1), len(files) / self._planned)
+        for done, item in enumerate(missing, len(files) - len(missing) + 1):
+            found = measuring.latencies(self.spec, self.folder.path / str(item.model), beside=beside)
+            self.folder.append(replace(self._results("full")[item.digest], latency_us=found))
+            timed.add(item.digest)
+            self.folder.update(timed=tuple(sorted(timed)))
+            self.forecast.advance(done / len(files))
+            busy = " on a busy machine" if any(latency.busy for latency in found) else ""
+            self.terminal.step(f"{done}/{len(files)} timed{busy}", done / len(files), self.forecast.seconds)
 
     def _reported(
         self, futures: "Iterator[Future[T]]", count: int, done: str, whole: int | None = None
