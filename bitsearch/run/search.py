@@ -5,21 +5,26 @@ The search knows records and spaces only: `measure` is a function, and a study r
 
 import json
 import random
+import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
+from bitsearch.run.leases import OPEN, Lease, Leases, Standing
 from bitsearch.run.samplers import (
     GOLDEN,
     LadderSampler,
@@ -28,6 +33,7 @@ from bitsearch.run.samplers import (
     ProposingSampler,
     StratifiedSampler,
 )
+from bitsearch.run.storage import close_study, open_study
 
 FRACTION = "executed_fraction"
 BITS = "mean_bits"
@@ -61,7 +67,13 @@ CLASSES: Mapping[str, Any] = {
     )
 }
 
+PAUSE = 0.2
+"""Seconds between two looks at a study while other runs hold what is left."""
+DEATHS = 5
+"""How often a configuration may end the run that measures it; then it counts as failed."""
+
 Measure = Callable[[Configuration, str], Measurement]
+Failed = Callable[[Configuration, str, str], Measurement]
 
 
 @dataclass
@@ -73,24 +85,28 @@ class Study:
     optuna: optuna.Study
     problem: Problem
     seed: int
+    leases: Leases
     interrupted: list[int] = field(default_factory=list)
+    _digests: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def open(
         cls,
         space: SearchSpace,
         objective: Metric,
-        storage: str,
+        storage: str | None,
         name: str,
         seed: int,
         sampler: str = "mask",
         gains: Mapping[str, float] | None = None,
         least: float = 0.0,
         keep: Sequence[str] = (),
+        lease: Lease | None = None,
     ) -> "Study":
         """Create the study or take it up again; `sampler` is one of SAMPLERS or CLASSES.
 
-        `gains`, `least` and `keep` are those of `describe`.
+        `gains`, `least` and `keep` are those of `describe`. Without a storage the study is in memory. With a `lease`
+        other runs may work on it at the same time; without one, all that it holds is this run's.
 
         Raises:
             ConfigurationError: the study in the storage searched another space or objective, there is no such
@@ -98,19 +114,8 @@ class Study:
         """
         problem = describe(space, gains, least, keep)
         check_sampler(sampler, problem.limited)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        try:
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=[objective.direction, "minimize" if space.others else "maximize"],
-                load_if_exists=True,
-            )
-        except (SQLAlchemyError, ImportError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigurationError(
-                f"the storage {storage} cannot be opened ({reason}); expected a URL such as sqlite:///study.db"
-            ) from error
+        second = "minimize" if space.others else "maximize"
+        study = open_study(storage, name, [objective.direction, second])
         signature = {
             "groups": [group.name for group in space.groups],
             "precisions": [str(value) for value in space.precisions],
@@ -122,12 +127,18 @@ class Study:
             raise ConfigurationError(
                 f"study {name} in {storage} searched {known}, expected {signature}; choose another --out or --storage"
             )
-        study.set_user_attr("signature", signature)
+        if "signature" not in study.user_attrs:
+            study.set_user_attr("signature", signature)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([objective.name, BITS if space.others else FRACTION])
-        study.sampler = _sampler(sampler, problem, seed + len(study.trials))
-        return cls(space, objective, study, problem, seed)
+        own = zlib.crc32(f"{lease.owner} {seed}".encode()) >> 1 if lease else seed
+        study.sampler = _sampler(sampler, problem, own + len(study.trials))
+        return cls(space, objective, study, problem, own, Leases(study._storage, lease))
+
+    def close(self) -> None:
+        """Give back the connections to the storage."""
+        close_study(self.optuna)
 
     def learn(self, scores: Mapping[str, float]) -> None:
         """Take note how much each group is expected to suffer, also in the sampler."""
@@ -136,23 +147,66 @@ class Study:
             self.optuna.sampler.problem = self.problem
 
     def recover(self, results: Mapping[str, Measurement]) -> None:
-        """Close what a killed process left open: tell what was measured, try again what was not."""
+        """Bring the study up to what a killed process has left: `results` that it was not told, and open trials."""
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # A queued trial knows its parameters before it has been asked for all of them.
-            parameters = trial.system_attrs.get("fixed_params", trial.params)
-            configuration = self.configuration(parameters) if self._is_complete(parameters) else None
-            if configuration and configuration.digest in results and self._is_complete(trial.params):
-                self._tell(trial.number, results[configuration.digest])
-            elif configuration:
+            if not self.leases.is_own(trial):
+                continue
+            digest = self._digest(trial)
+            if digest in results and self._is_complete(trial.params):
+                self._tell(trial.number, results[digest])
+            elif self.leases.lease:
+                self._requeue(trial)
+            elif digest:
                 # The same trial again: a new one would stand behind all that is queued.
                 self.interrupted.append(trial._trial_id)
             else:
                 self.optuna.tell(trial.number, state=TrialState.FAIL)
+        measured = self.standing().measured
+        for digest, measurement in results.items():
+            if digest not in measured:
+                self._add(measurement)
 
     def enqueue(self, configurations: Iterable[Configuration]) -> None:
         """Put configurations at the head of the search, once."""
         for configuration in configurations:
-            self.optuna.enqueue_trial(self.parameters(configuration), skip_if_exists=True)
+            standing = self.standing()
+            if configuration.digest not in {*standing.measured, *standing.open}:
+                self.optuna.enqueue_trial(self.parameters(configuration))
+
+    def standing(self) -> Standing:
+        """Look at all trials; what other runs have left behind when they died is queued again."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        for trial in self.leases.dead(trials):
+            self._requeue(trial)
+            trials = self.optuna.get_trials(deepcopy=False)
+        replaced = {trial.user_attrs.get("replaces") for trial in trials}
+        measured: dict[str, FrozenTrial] = {}
+        held: dict[str, FrozenTrial] = {}
+        unknown = []
+        for trial in trials:
+            digest = self._digest(trial)
+            if trial.state in OPEN and trial.number in replaced:
+                self._close(trial)
+            elif trial.state in OPEN and digest:
+                held.setdefault(digest, trial)
+            elif trial.state == TrialState.RUNNING:
+                unknown.append(trial)
+            elif digest and (trial.state == TrialState.COMPLETE or "failure" in trial.user_attrs):
+                measured.setdefault(digest, trial)
+        return Standing(measured, {key: held[key] for key in held.keys() - measured.keys()}, tuple(unknown))
+
+    def before(self, trial: Trial) -> set[str]:
+        """Give the configurations that come before a trial: all that are measured, and those of lower numbers.
+
+        Numbers are given in order, so that all runs come to the same answer. A lower trial that does not say yet what
+        it is, is waited for; should its run have died, until that is noticed.
+        """
+        standing = self.standing()
+        while any(other.number < trial.number for other in standing.unknown):
+            time.sleep(PAUSE)
+            standing = self.standing()
+        lower = {digest for digest, other in standing.open.items() if other.number < trial.number}
+        return lower.union(standing.measured)
 
     def ladder(self, trials: int) -> list[Configuration]:
         """Give the seeds that gradients propose: up to a third of the trials, for the search proposes the rest."""
@@ -165,15 +219,40 @@ class Study:
     def ask(self) -> tuple[Trial, Configuration]:
         """Take up an interrupted configuration, else let the sampler propose one."""
         trial = Trial(self.optuna, self.interrupted.pop(0)) if self.interrupted else self.optuna.ask()
+        self.leases.take(trial._trial_id)
         for name, choices in {**self.problem.groups, **self.problem.options}.items():
             trial.suggest_categorical(name, choices)
         return trial, self.configuration(trial.params)
 
     def tell(self, trial: Trial, measurement: Measurement) -> None:
         """Report a measurement, or the reason why there is none."""
-        for name, value in _attributes(measurement).items():
-            trial.set_user_attr(name, value)
-        self._tell(trial.number, measurement)
+        try:
+            for name, value in self._attributes(measurement).items():
+                trial.set_user_attr(name, value)
+            self._tell(trial.number, measurement)
+        except (UpdateFinishedTrialError, ValueError):
+            # Others took this run for dead, and have queued the configuration again.
+            if measurement.digest not in self.standing().measured:
+                self._add(measurement)
+        self.leases.give_back(trial._trial_id)
+
+    def drop(self, trial: Trial, measurement: Measurement | None) -> None:
+        """Close a trial whose configuration another one holds; samplers may hear once more of what is measured."""
+        if measurement and not self.leases.lease:
+            self.tell(trial, measurement)
+            return
+        self._close(trial)
+        self.leases.give_back(trial._trial_id)
+
+    def let_go(self, results: Mapping[str, Measurement]) -> None:
+        """End all leases, for this run ends: what it has not measured is queued again."""
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial._trial_id in self.leases.held:
+                measurement = results.get(self._digest(trial) or "")
+                if measurement:
+                    self.tell(Trial(self.optuna, trial._trial_id), measurement)
+                else:
+                    self._requeue(trial, died=False)
 
     def measurement(self, trial: FrozenTrial) -> Measurement:
         """Give what `tell` was told."""
@@ -196,13 +275,64 @@ class Study:
     def _is_complete(self, parameters: Mapping[str, str]) -> bool:
         return set(parameters) == {*(group.name for group in self.space.groups), *self.space.options}
 
+    def _digest(self, trial: FrozenTrial) -> str | None:
+        """Give what a trial measures, once it is known; a queued one knows it before it is asked for."""
+        if trial.number not in self._digests:
+            parameters = trial.system_attrs.get("fixed_params", trial.params)
+            if not self._is_complete(parameters):
+                return None
+            self._digests[trial.number] = self.configuration(parameters).digest
+        return self._digests[trial.number]
+
+    def _requeue(self, trial: FrozenTrial, died: bool = True) -> None:
+        """Let another trial take the place of one that nobody measures any more."""
+        self.leases.give_back(trial._trial_id)
+        parameters = trial.system_attrs.get("fixed_params", trial.params)
+        if self._is_complete(parameters):
+            deaths = trial.user_attrs.get("deaths", 0) + died
+            # The new one first: a configuration that no trial holds could lose its place to another one.
+            self.optuna.enqueue_trial(parameters, {"replaces": trial.number, "deaths": deaths})
+        self._close(trial)
+
+    def _close(self, trial: FrozenTrial | Trial) -> None:
+        with suppress(UpdateFinishedTrialError):
+            self.optuna._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def _add(self, measurement: Measurement) -> None:
+        """Add a trial that is measured already."""
+        values = None if measurement.failure else self._values(measurement)
+        self.optuna.add_trial(
+            optuna.create_trial(
+                state=TrialState.FAIL if measurement.failure else TrialState.COMPLETE,
+                values=values,
+                params=self.parameters(measurement.configuration),
+                distributions=self.problem.space,
+                user_attrs=self._attributes(measurement),
+            )
+        )
+
+    def _attributes(self, measurement: Measurement) -> dict[str, Any]:
+        """Give a measurement's small parts; its assignment and options are the trial's parameters."""
+        raw: dict[str, Any] = json.loads(measurement.to_json())
+        if self.leases.lease:
+            raw["folder"] = self.leases.lease.folder
+        parameters = ("assignment", "options")
+        return {
+            name: value
+            for name, value in raw.items()
+            if name not in parameters and value not in (None, [], {})
+        }
+
     def _tell(self, number: int, measurement: Measurement) -> None:
         if measurement.failure:
             self.optuna.tell(number, state=TrialState.FAIL)
         else:
-            bits = measurement.mean_bits
-            second = measurement.executed_fraction if bits is None else bits
-            self.optuna.tell(number, (measurement.metrics[self.objective.name].value, second))
+            self.optuna.tell(number, self._values(measurement))
+
+    def _values(self, measurement: Measurement) -> tuple[float, float]:
+        bits = measurement.mean_bits
+        second = measurement.executed_fraction if bits is None else bits
+        return measurement.metrics[self.objective.name].value, second
 
 
 def search(
@@ -215,36 +345,75 @@ def search(
     executor: Executor | None = None,
     workers: int = 1,
     goes_on: Callable[[], bool] = lambda: True,
+    failed: Failed | None = None,
+    gather: Callable[[Measurement, str], Measurement] = lambda measurement, _folder: measurement,
+    wanted: Mapping[str, Configuration] | None = None,
 ) -> None:
-    """Measure until `results` holds `trials` configurations, each measured once, and propose while it `goes_on`.
+    """Measure until the study holds `trials` configurations, each measured once, and propose while it `goes_on`.
 
     `record` is called before Optuna is told, so that nothing measured is lost. `origins` names configurations
     that do not come from the search, by digest. With an executor, `workers` measurements run at a time.
+    `failed` makes a record of a configuration that ends every run that measures it.
+
+    Other runs may take part: what they have measured is added to `results` and recorded as well, once `gather` has
+    fetched its files from their folder. With `wanted`, by digest, nothing is proposed and these alone are measured.
     """
     # One more than there are workers: none waits while the sampler thinks.
     most = workers + 1 if workers > 1 else 1
     rng = random.Random(study.seed + len(results))
-    pending: dict[Future[Measurement], tuple[Trial, str]] = {}
+    pending: dict[Future[Measurement], Trial] = {}
+
+    def keep(measurement: Measurement) -> None:
+        if measurement.digest not in results:
+            results[measurement.digest] = measurement
+            record(measurement)
 
     def finish(trial: Trial, measurement: Measurement) -> None:
-        results[measurement.digest] = measurement
-        record(measurement)
-        study.tell(trial, measurement)
+        # What the study of several runs does not know is measured again; it carries whole measurements.
+        first, then = (keep, partial(study.tell, trial))[:: -1 if study.leases.lease else 1]
+        first(measurement)
+        then(measurement)
 
-    def finish_some() -> None:
-        for future in wait(pending, return_when=FIRST_COMPLETED).done:
-            finish(pending.pop(future)[0], future.result())
+    def finish_some(seconds: float | None = None) -> None:
+        for future in wait(pending, seconds, return_when=FIRST_COMPLETED).done:
+            finish(pending.pop(future), future.result())
 
-    for trial, configuration in _proposals(study, results, pending, rng, trials, goes_on):
+    def merge(standing: Standing) -> None:
+        for digest in standing.measured.keys() - results.keys():
+            trial = standing.measured[digest]
+            measurement = gather(study.measurement(trial), trial.user_attrs.get("folder", ""))
+            results[digest] = measurement
+            record(measurement)
+
+    def submit(trial: Trial, configuration: Configuration) -> None:
         origin = origins.get(configuration.digest, "search")
-        if executor is None:
+        deaths = trial.user_attrs.get("deaths", 0)
+        if failed and deaths >= DEATHS:
+            reason = f"the run that measured it has died {deaths} times"
+            finish(trial, failed(configuration, origin, reason))
+        elif executor is None:
             finish(trial, measure(configuration, origin))
-            continue
-        pending[executor.submit(measure, configuration, origin)] = trial, configuration.digest
-        while len(pending) >= most:
-            finish_some()
-    while pending:
-        finish_some()
+        else:
+            pending[executor.submit(measure, configuration, origin)] = trial
+
+    with study.leases.renewed():
+        try:
+            for proposal in _proposals(study, results, rng, trials, goes_on, merge, wanted):
+                if proposal:
+                    submit(*proposal)
+                elif pending:
+                    finish_some(PAUSE)
+                else:
+                    time.sleep(PAUSE)
+                while len(pending) >= most:
+                    finish_some()
+            while pending:
+                finish_some()
+            merge(study.standing())
+        except BaseException:
+            with suppress(Exception):
+                study.let_go(results)
+            raise
 
 
 def ladder(problem: Problem, most: int = MOST_RUNGS) -> list[dict[str, str]]:
@@ -266,30 +435,45 @@ def ladder(problem: Problem, most: int = MOST_RUNGS) -> list[dict[str, str]]:
 def _proposals(
     study: Study,
     results: Mapping[str, Measurement],
-    pending: Mapping[Future[Measurement], tuple[Trial, str]],
     rng: random.Random,
     trials: int,
     goes_on: Callable[[], bool],
-) -> Iterator[tuple[Trial, Configuration]]:
-    """Yield configurations that are neither measured nor under way, until there are enough or none is found."""
+    merge: Callable[[Standing], None],
+    wanted: Mapping[str, Configuration] | None,
+) -> Iterator[tuple[Trial, Configuration] | None]:
+    """Yield configurations for this run to measure, and None while others are at what is left."""
     size = len(study.space.precisions) ** len(study.space.groups)
     for choices in study.space.options.values():
         size *= len(choices)
-    while goes_on() and len(results) + len(pending) < min(trials, size):
+    total = len(wanted) if wanted is not None else min(trials, size)
+    exhausted = False
+
+    def counted(digests: Iterable[str]) -> set[str]:
+        return {digest for digest in digests if wanted is None or digest in wanted}
+
+    while goes_on():
+        standing = study.standing()
+        merge(standing)
+        taken = {*results, *standing.running}
+        if len(counted(results)) >= total or (exhausted and not standing.running):
+            return
+        if exhausted or len(counted(taken)) >= total:
+            yield None
+            continue
+        if wanted is not None:
+            study.enqueue(item for digest, item in wanted.items() if digest not in taken)
         trial, configuration = study.ask()
-        under_way = {digest for _, digest in pending.values()}
-        if configuration.digest not in results and configuration.digest not in under_way:
+        before = study.before(trial).union(results)
+        digest = configuration.digest
+        if digest not in before and (len(before) < total if wanted is None else digest in wanted):
             yield trial, configuration
             continue
-        if configuration.digest in results:
-            study.tell(trial, results[configuration.digest])
-        else:
-            study.optuna.tell(trial, state=TrialState.FAIL)
-        taken = under_way.union(results)
-        neighbour = _neighbour(study, trial.params, taken, rng)
-        if neighbour is None:
-            return
-        study.optuna.enqueue_trial(neighbour)
+        study.drop(trial, results.get(digest))
+        if wanted is None and digest in before:
+            neighbour = _neighbour(study, trial.params, {*taken, *standing.open}, rng)
+            exhausted = neighbour is None
+            if neighbour:
+                study.optuna.enqueue_trial(neighbour)
 
 
 def _neighbour(
@@ -371,15 +555,6 @@ def describe(
             f"are {problem.most:.4f}"
         )
     return problem
-
-
-def _attributes(measurement: Measurement) -> dict[str, Any]:
-    """Give a measurement's small parts; its assignment and options are the trial's parameters."""
-    raw: dict[str, Any] = json.loads(measurement.to_json())
-    parameters = ("assignment", "options")
-    return {
-        name: value for name, value in raw.items() if name not in parameters and value not in (None, [], {})
-    }
 
 
 def check_sampler(name: str, limited: bool = False) -> None:

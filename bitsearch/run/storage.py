@@ -1,0 +1,100 @@
+"""Where studies are kept: what `--storage` may name, and which extra brings its driver."""
+
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.names import masked
+
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+"""The drivers that the extras bring, for addresses that name none."""
+EXTRAS = {"mariadb": "mysql"}
+ATTEMPTS = 5
+"""Runs that begin together may all try to make the tables; all but one find that they exist already."""
+SECONDS_TO_CONNECT = 10
+EXPECTED = "expected sqlite:///FILE.db, postgresql://USER@HOST/NAME, mysql://USER@HOST/NAME, journal:FILE or grpc://HOST:PORT"
+
+
+def open_study(storage: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
+    """Create a study or take it up again; without a storage it is in memory.
+
+    Raises:
+        ConfigurationError: the storage cannot be opened, or lacks a driver.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return optuna.create_study(
+                storage=_storage(storage), study_name=name, directions=directions, load_if_exists=True
+            )
+        except (
+            SQLAlchemyError,
+            optuna.exceptions.StorageInternalError,
+            ImportError,
+            ValueError,
+            OSError,
+        ) as error:
+            if (
+                isinstance(error, SQLAlchemyError)
+                and attempt < ATTEMPTS
+                and storage
+                and "sqlite" not in storage
+            ):
+                time.sleep(0.2 * attempt)
+                continue
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(
+                masked(f"the storage {storage} cannot be opened ({reason}); {EXPECTED}")
+            ) from error
+    raise AssertionError
+
+
+def close_study(study: optuna.Study) -> None:
+    """Give back the connections to its storage."""
+    storage = study._storage
+    storage.remove_session()
+    backend = getattr(storage, "_backend", storage)
+    if isinstance(backend, RDBStorage):
+        backend.engine.dispose()
+
+
+def _storage(storage: str | None) -> BaseStorage:
+    """Open what an address names."""
+    if storage is None:
+        return InMemoryStorage()
+    kind, _, rest = storage.partition(":")
+    if kind == "journal":
+        return JournalStorage(JournalFileBackend(rest.removeprefix("//")))
+    if kind == "grpc":
+        return _proxy(storage)
+    url = make_url(storage)
+    backend = url.get_backend_name()
+    driver = DRIVERS.get(backend)
+    if driver and "+" not in url.drivername:
+        _require(driver, EXTRAS.get(backend, backend))
+        url = url.set(drivername=f"{backend}+{driver}")
+    options = {"connect_args": {"timeout": 60}} if backend == "sqlite" else {"pool_pre_ping": True}
+    return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+
+
+def _proxy(storage: str) -> GrpcStorageProxy:
+    _require("grpc", "grpc")
+    address = urlsplit(storage)
+    proxy = GrpcStorageProxy(host=address.hostname or "localhost", port=address.port or 13000)
+    proxy.wait_server_ready(SECONDS_TO_CONNECT)
+    return proxy
+
+
+def _require(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise ConfigurationError(
+            f"the storage needs {module}, not installed here: pip install 'bitsearch[{extra}]'"
+        )
