@@ -32,7 +32,6 @@ KILLS = int(os.environ.get("BITSEARCH_KILLS", "6"))
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgresql.Cluster]:
     if postgresql.programs() is None:
-        warnings.warn(postgresql.MISSING, stacklevel=1)
         pytest.skip(postgresql.MISSING)
     with postgresql.cluster() as running:
         yield running

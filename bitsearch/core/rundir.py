@@ -3,6 +3,8 @@
 import dataclasses
 import fcntl
 import os
+import platform
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,13 +58,16 @@ class RunFolder:
             ConfigurationError: another process holds it, or it holds results of nobody knows what.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigurationError(
                     f"another run is writing to {self.path}; wait for it or choose another --out"
                 ) from None
+            if not lock.tell():
+                lock.write(f"{platform.node()}-{secrets.token_hex(4)}")
+                lock.flush()
             whole, torn = self._lines()
             if whole and not self.begun:
                 raise ConfigurationError(
@@ -73,6 +78,11 @@ class RunFolder:
                 write_atomically(self._results, whole)
             remove_unfinished(self.path)
             yield
+
+    @property
+    def owner(self) -> str:
+        """Name whoever writes to the folder, the same for every sitting; known once it has been locked."""
+        return (self.path / ".lock").read_text()
 
     @property
     def begun(self) -> bool:

@@ -36,11 +36,16 @@ def workers(spec: Spec, count: int) -> Iterator[Executor]:
     measurement whose process dies every time is recorded as failed; other tasks raise TrainingError then.
     """
     if count == 1:
-        _set_up(spec)
+        set_up(spec)
         yield _Here()
         return
     with processes(count, _begin, spec) as executor:
-        yield _Others(executor, spec)
+        yield recording(executor, spec)
+
+
+def recording(executor: Executor, spec: Spec) -> Executor:
+    """Make records of the measurements that kill the processes of an executor."""
+    return _Others(executor, spec)
 
 
 def reference(options: Mapping[str, str], repetition: int = 0) -> None:
@@ -58,6 +63,19 @@ def measure(
 ) -> Measurement:
     """Train, export and measure one configuration."""
     return _here().measure(configuration, origin, fidelity, keep)
+
+
+def finally_train(configuration: Configuration, origin: str) -> Measurement:
+    """Train, export and measure one configuration as it is published; its file is named by strategy or digest."""
+    _, _, strategy = origin.partition("baseline:")
+    return _here().measure(configuration, origin, "full", strategy or configuration.digest)
+
+
+def give_up(
+    spec: Spec, configuration: Configuration, origin: str, reason: str, fidelity: Fidelity = "finetuned"
+) -> Measurement:
+    """Make a record of a configuration that cannot be measured."""
+    return replace(unmeasured(spec, configuration, origin, fidelity), failure=reason)
 
 
 def evaluate(
@@ -93,11 +111,11 @@ class _Others(Executor):
             match inner.exception():
                 case None:
                     outer.set_result(inner.result())
-                case WorkerDiedError() as died if function is measure:
+                case WorkerDiedError() as died if function in (measure, finally_train):
                     configuration, origin, *rest = arguments
-                    fidelity: Fidelity = rest[0] if rest else "finetuned"
-                    record = unmeasured(self.spec, configuration, origin, fidelity)
-                    outer.set_result(replace(record, failure=str(died)))
+                    short: Fidelity = "full" if function is finally_train else "finetuned"
+                    fidelity = rest[0] if rest else short
+                    outer.set_result(give_up(self.spec, configuration, origin, str(died), fidelity))
                 case WorkerDiedError() as died:
                     outer.set_exception(TrainingError(f"{function.__name__}: {died}; try fewer --workers"))
                 case error:
@@ -114,16 +132,22 @@ def one_thread(device: str) -> None:
 
 
 def _begin(spec: Spec) -> None:
-    _set_up(spec)
+    set_up(spec)
     # What is imported stays, and every garbage collection would walk through all of it again.
     torch_compat.import_compiler()
     gc.freeze()
 
 
-def _set_up(spec: Spec) -> None:
+def set_up(spec: Spec) -> None:
+    """Make this process ready for the functions above."""
     global _trial
     one_thread(spec.device)
     _trial = Trial(spec)
+
+
+def is_set_up(spec: Spec) -> bool:
+    """Tell whether this process is ready, with what it has loaded and trained."""
+    return _trial is not None and _trial.spec == spec
 
 
 def _here() -> Trial:

@@ -5,9 +5,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from bitsearch import report
+from bitsearch.core import signals
 from bitsearch.core.assignment import digest
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.front import Front
@@ -49,6 +51,7 @@ from bitsearch.run.plan import (
 )
 from bitsearch.run.rehearsal import rehearse
 from bitsearch.run.search import Study, check_sampler, describe, search
+from bitsearch.run.sharing import Sharing
 from bitsearch.run.terminal import Terminal, duration
 
 SECONDS_BETWEEN_PULSES = 2.0
@@ -151,10 +154,10 @@ class _Run:
     def execute(self) -> Path:
         self._check_limits()
         self._begin()
-        study = self._study()
-        self._plan()
-        with self._pulse():
-            return self._go_through(study)
+        with closing(self._study()) as study:
+            self._plan()
+            with self._pulse():
+                return self._go_through(study)
 
     def _go_through(self, study: Study) -> Path:
         with workers.workers(self.spec, self.count) as executor:
@@ -323,19 +326,26 @@ class _Run:
 
     def _study(self) -> Study:
         """Open the study before anything is trained, so that a wrong storage costs nothing."""
-        storage = self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
+        return self._open_study(self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}")
+
+    def _open_study(self, storage: str | None, suffix: str = "") -> Study:
         name = "-".join((self.entry.name, self.spec.dataset, self.spec.preset, digest(self.spec.identity)))
         return Study.open(
             self.space,
             self.objective,
             storage,
-            name,
+            name + suffix,
             self.request.seed,
             self.request.sampler,
             self._gains(),
             self.request.min_fraction,
             self.request.keep,
+            self.sharing.lease if self.request.storage else None,
         )
+
+    @property
+    def sharing(self) -> Sharing:
+        return Sharing(self.folder, self.terminal.say)
 
     def _gains(self) -> dict[str, float]:
         inventory = self.spec.inventory(self.entry.options_of_reference(self.spec.preset))
@@ -367,7 +377,9 @@ class _Run:
             origins,
             executor,
             self.count,
-            lambda: time.monotonic() < until,
+            lambda: not signals.check() and time.monotonic() < until,
+            partial(workers.give_up, self.spec),
+            self.sharing.gather,
         )
 
     def _sensitivities(self) -> Mapping[str, float]:
@@ -410,6 +422,10 @@ class _Run:
         for future in as_completed(self.repeated.values()):
             future.result()
 
+        if missing and self.request.storage:
+            self._share_finals(executor, missing, done, rungs)
+            missing = []
+
         def submit() -> Iterator[Future[Measurement]]:
             for item in missing:
                 origin = self.origins.get(item.digest, "ladder" if item.digest in rungs else "final")
@@ -419,7 +435,38 @@ class _Run:
         for future in self._reported(submit(), len(missing), "finally trained", len(chosen)):
             self.folder.append(future.result())
             done[future.result().digest] = future.result()
-        return [done[digest] for digest in digests if not done[digest].failure]
+        return [done[digest] for digest in digests if self.folder.model_file(done[digest])]
+
+    def _share_finals(
+        self, executor: Executor, missing: list[Configuration], done: dict[str, Measurement], rungs: set[str]
+    ) -> None:
+        """Train finalists together with the other runs of the storage: their study is beside that of the search."""
+        kinds = {item.digest: "ladder" if item.digest in rungs else "final" for item in missing}
+
+        whole = len(done) + len(missing)
+
+        def record(measurement: Measurement) -> None:
+            self.folder.append(measurement)
+            share = min(1.0, len(done) / whole)
+            self.forecast.advance(share)
+            self.terminal.step(f"{len(done)}/{whole} finally trained", share, self.forecast.seconds)
+
+        with closing(self._open_study(self.request.storage, "-finals")) as study:
+            study.recover(done)
+            search(
+                study,
+                workers.finally_train,
+                0,
+                done,
+                record,
+                kinds | self.origins,
+                executor,
+                self.count,
+                lambda: not signals.check(),
+                partial(workers.give_up, self.spec, fidelity="full"),
+                self.sharing.gather,
+                {item.digest: item for item in missing},
+            )
 
     def _repeat_references(self, executor: Executor, chosen: list[Configuration]) -> None:
         """Begin the float networks that repeated trainings start from, so that spreads are those of seeds."""

@@ -260,6 +260,7 @@ class Study:
         known: dict[str, Any] = {"metrics": {}, "latency_us": [], "parity": None, **trial.user_attrs}
         known["assignment"] = {name: str(value) for name, value in configuration.assignment.items()}
         known["options"] = dict(configuration.options)
+        known["digest"] = configuration.digest
         return Measurement.from_json(json.dumps(known))
 
     def configuration(self, parameters: Mapping[str, str]) -> Configuration:
