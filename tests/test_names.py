@@ -49,6 +49,7 @@ def test_different_names_stay_different() -> None:
     [
         ("mysql://user:secret@host/db", "mysql://user:***@host/db"),
         ("postgresql+psycopg://u:se:c@ret@host:5432/db", "postgresql+psycopg://u:***@host:5432/db"),
+        ("postgresql://u:sec/ret@host/db", "postgresql://u:***@host/db"),
         ("mysql://host/db?user=u&password=secret", "mysql://host/db?user=u&password=***"),
         ("cannot open mysql://u:secret@h (no route)", "cannot open mysql://u:***@h (no route)"),
         ("sqlite:////data/study.db", "sqlite:////data/study.db"),

@@ -14,5 +14,5 @@ def safe_name(text: str) -> str:
 
 def masked(text: str) -> str:
     """Hide passwords in addresses, `user:secret@host` and `?password=secret` alike."""
-    text = re.sub(r"(\w[\w+.-]*://[^\s/:@?#]*):[^\s/]*@", r"\1:***@", text)
+    text = re.sub(r"(\w[\w+.-]*://[^\s/:@?#]*):\S*@", r"\1:***@", text)
     return re.sub(r"(?i)([?&;][^=&;\s]*(?:pass|pwd|secret|token|key)[^=&;\s]*=)[^&;\s'\"]*", r"\1***", text)

@@ -1,6 +1,7 @@
 """Where studies are kept: what `--storage` may name, and which extra brings its driver."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from urllib.parse import urlsplit
@@ -88,7 +89,9 @@ def _storage(storage: str | None) -> BaseStorage:
 def _proxy(storage: str) -> GrpcStorageProxy:
     _require("grpc", "grpc")
     address = urlsplit(storage)
-    proxy = GrpcStorageProxy(host=address.hostname or "localhost", port=address.port or 13000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=address.hostname or "localhost", port=address.port or 13000)
     proxy.wait_server_ready(SECONDS_TO_CONNECT)
     return proxy
 
