@@ -37,7 +37,7 @@ THIRD = {
     "onnxfile": {"onnx", "onnx_ir", "onnxruntime"},
     "models": {"torch", "h5py", "scipy", "sklearn", "pythia8mc", "fastjet"},
     "search_spaces": set(),
-    "network": {"torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript"},
+    "network": {"torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "distributed"},
     "report": {"matplotlib", "jinja2"},
     "run": {"torch", "optuna", "rich"},
     "cli": {"rich"},

@@ -18,12 +18,15 @@ import optuna
 import postgresql
 import pytest
 import shared_study
+from conftest import SmokeRun
 from optuna.trial import FrozenTrial, TrialState
 
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.measurement import Measurement
+from bitsearch.core.rundir import RunFolder
 from bitsearch.core.strategy import Configuration
 from bitsearch.run.search import Study, search
+from bitsearch.run.storage import close_study, open_storage
 
 KILLS = int(os.environ.get("BITSEARCH_KILLS", "6"))
 
@@ -269,3 +272,59 @@ def test_grpc_proxy(tmp_path: Path) -> None:
             check(runs, ["a", "b"], interrupted=0)
     finally:
         proxy.stop(None)
+
+
+QUICK = """
+import sys
+from bitsearch import report
+from bitsearch.cli import main
+from bitsearch.run import pipeline
+report.build = lambda folder, _executor: folder.report / "index.html"
+pipeline._Run._evaluate = lambda *_: None
+sys.exit(main(sys.argv[1:]))
+"""
+"""A run without plots of the physics and without report, which sharing does not change."""
+
+
+@pytest.mark.slow
+def test_real_runs_share_search_and_finals(
+    server: postgresql.Cluster, smoke: SmokeRun, tmp_path: Path
+) -> None:
+    """Two runs in folders of their own: every training is one run's, and both end with everything."""
+    url = server.database()
+    folders = [RunFolder(tmp_path / name) for name in "ab"]
+    for folder in folders:
+        folder.work.mkdir(parents=True)
+        for pattern in ("reference-*", "trace-*"):
+            for file in smoke.folder.work.glob(pattern):
+                (folder.work / file.name).write_bytes(file.read_bytes())
+    commands = [
+        [sys.executable, "-P", "-c", QUICK, *smoke.flags(folder.path, "--storage", url, "--trials", "9")]
+        for folder in folders
+    ]
+    with subprocess.Popen(commands[0]) as first, subprocess.Popen(commands[1]) as second:
+        assert [first.wait(), second.wait()] == [0, 0]
+    for fidelity in ("finetuned", "full"):
+        one, other = (
+            {item.digest: item for item in folder.results() if item.fidelity == fidelity}
+            for folder in folders
+        )
+        assert one.keys() == other.keys()
+        assert all(item.metrics == other[digest].metrics for digest, item in one.items())
+        assert len(one) == 9 or fidelity == "full"
+    for folder in folders:
+        front = folder.front()
+        assert front is not None
+        full = [item for item in folder.results() if item.fidelity == "full"]
+        assert {item.strategy for item in full} >= {"default", "all"}
+        assert all(folder.model_file(item) for item in full)
+        assert all(item.digest in folder.manifest().timed for item in full)
+    opened = open_storage(url)
+    searched, finals = sorted(optuna.get_all_study_names(opened))
+    assert finals == f"{searched}-finals"
+    for name, count in ((searched, 9), (finals, len({item.digest for item in full}))):
+        study = optuna.load_study(study_name=name, storage=opened)
+        complete = study.get_trials(states=(TrialState.COMPLETE,))
+        assert len({str(trial.params) for trial in complete}) == len(complete) == count
+        assert {trial.user_attrs["folder"] for trial in complete} == {str(folder.path) for folder in folders}
+    close_study(study)

@@ -58,7 +58,17 @@ def run_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--workers", type=int, metavar="N", help="processes side by side (default: one a core, up to 8)"
     )
-    verb.add_argument("--storage", metavar="URL", help="an Optuna storage (default: study.db in --out)")
+    verb.add_argument(
+        "--storage",
+        metavar="URL",
+        help="an Optuna storage, which any number of runs share: postgresql://USER@HOST/NAME, mysql://..., "
+        "grpc://HOST:PORT, journal:FILE, sqlite:///FILE (default: study.db in --out)",
+    )
+    verb.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="train on the workers of a Dask scheduler, tcp://HOST:PORT or its scheduler file",
+    )
     verb.add_argument(
         "--sampler",
         default="mask",
@@ -130,6 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
         min_fraction=arguments.min_fraction,
         keep=tuple(arguments.keep),
         timeout=arguments.timeout,
+        dask=arguments.dask,
     )
     if arguments.dry_run:
         with Terminal() as terminal:

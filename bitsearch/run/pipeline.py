@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,7 @@ from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Inventory, SearchSpace
 from bitsearch.core.strategy import Configuration
-from bitsearch.network import catalogue, measuring, sensitivity, workers
+from bitsearch.network import catalogue, dask_cluster, measuring, sensitivity, workers
 from bitsearch.network.loop import choose_device
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
@@ -77,6 +77,7 @@ class RunRequest:
     min_fraction: float = 0.0
     keep: tuple[str, ...] = ()
     timeout: float | None = None
+    dask: str | None = None
     command: tuple[str, ...] | None = None
 
 
@@ -160,7 +161,7 @@ class _Run:
                 return self._go_through(study)
 
     def _go_through(self, study: Study) -> Path:
-        with workers.workers(self.spec, self.count) as executor:
+        with self._executor() as executor:
             with self._stage(REFERENCES):
                 self._prepare(executor)
             with self._stage(SEARCH):
@@ -525,10 +526,17 @@ class _Run:
         """Give the latest measurement of every configuration at one fidelity."""
         return {item.digest: item for item in self.folder.results() if item.fidelity == fidelity}
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of processes that measure side by side."""
+        if self.request.workers is None and self.request.dask:
+            return dask_cluster.count(self.request.dask)
         return self.request.workers or workers.default_workers(self.spec.device)
+
+    def _executor(self) -> AbstractContextManager[Executor]:
+        if self.request.dask:
+            return dask_cluster.cluster(self.spec, self.request.dask)
+        return workers.workers(self.spec, self.count)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

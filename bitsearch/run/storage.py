@@ -34,7 +34,7 @@ def open_study(storage: str | None, name: str, directions: Sequence[str]) -> opt
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return optuna.create_study(
-                storage=_storage(storage), study_name=name, directions=directions, load_if_exists=True
+                storage=open_storage(storage), study_name=name, directions=directions, load_if_exists=True
             )
         except (
             SQLAlchemyError,
@@ -43,12 +43,8 @@ def open_study(storage: str | None, name: str, directions: Sequence[str]) -> opt
             ValueError,
             OSError,
         ) as error:
-            if (
-                isinstance(error, SQLAlchemyError)
-                and attempt < ATTEMPTS
-                and storage
-                and "sqlite" not in storage
-            ):
+            late = isinstance(error, IntegrityError | ProgrammingError) or "already exists" in str(error)
+            if late and attempt < ATTEMPTS:
                 time.sleep(0.2 * attempt)
                 continue
             reason = str(error).partition("\n")[0]
@@ -67,7 +63,7 @@ def close_study(study: optuna.Study) -> None:
         backend.engine.dispose()
 
 
-def _storage(storage: str | None) -> BaseStorage:
+def open_storage(storage: str | None) -> BaseStorage:
     """Open what an address names."""
     if storage is None:
         return InMemoryStorage()
