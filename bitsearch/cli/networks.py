@@ -5,7 +5,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
+from bitsearch.cli.output import (
+    add_data,
+    add_device,
+    add_json,
+    add_limits,
+    add_model,
+    add_recipe,
+    add_seed,
+    limits,
+    show,
+)
+from bitsearch.core.budget import Limits
 from bitsearch.core.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,6 +96,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         metavar="F",
         help="for run folders: the least quantised fraction, 0 to 1",
     )
+    add_limits(verb, "for run folders: a member of the front")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
     verb.add_argument(
         "--portable", action="store_true", help="standard operators alone, for hosts that take no functions"
@@ -136,8 +148,9 @@ def export(arguments: argparse.Namespace) -> None:
     if first.is_dir() and not others:
         _export_from_run(first, arguments)
         return
-    if arguments.min_fraction is not None:
-        raise ConfigurationError(f"--min-fraction chooses from one run folder; found {first}")
+    if arguments.min_fraction is not None or limits(arguments) != Limits():
+        flags = "--min-fraction, --max-size, --max-loss and --max-latency choose"
+        raise ConfigurationError(f"{flags} from one run folder; found {first}")
     if first.suffix == ".onnx":
         _export_again(first, arguments)
         return
@@ -183,12 +196,16 @@ def export(arguments: argparse.Namespace) -> None:
 
 def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
     """Copy the file of the best front member that is quantised enough, portable where that is asked for."""
+    from bitsearch.core import pareto
     from bitsearch.core.atomic import write_atomically
+    from bitsearch.core.front import float_among
     from bitsearch.core.rundir import RunFolder
     from bitsearch.onnxfile import graph
     from bitsearch.onnxfile.portable import portable
 
-    least = arguments.min_fraction
+    least, most = arguments.min_fraction, limits(arguments)
+    if least is None and most != Limits():
+        least = 0.0
     if least is None or not 0 <= least <= 1:
         found = "nothing" if least is None else f"{least:g}"
         raise ConfigurationError(f"{path} is a folder: expected --min-fraction of 0 to 1, found {found}")
@@ -198,7 +215,13 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             f"{path} holds no front.json yet; the same `bitsearch run` goes on and writes it"
         )
-    item = next((item for item in front.members if item.executed_fraction >= least), None)
+    objective = folder.manifest().objective_metric
+    baseline = float_among(pareto.best_fidelity(folder.results(), objective))
+    enough = [item for item in front.members if item.executed_fraction >= least]
+    item = next((item for item in enough if most.keeps(item, baseline, objective)), None)
+    if item is None and enough:
+        there = ", ".join(f"{item.executed_fraction:.4f} of {item.size_bytes} bytes" for item in enough)
+        raise ConfigurationError(f"nothing of the front of {path} keeps to the limits; it has {there}")
     if item is None:
         # Rounded down, so that what is printed can be typed.
         there = ", ".join(f"{int(item.executed_fraction * 10_000) / 10_000:g}" for item in front.members)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
+from bitsearch.core.budget import Limits, bytes_of
 
 GAP = 2
 """Spaces between columns."""
@@ -57,6 +60,47 @@ def add_device(verb: argparse.ArgumentParser) -> None:
         default="auto",
         help="where to train (default: auto, a GPU where there is one)",
     )
+
+
+def add_limits(verb: argparse.ArgumentParser, what: str) -> None:
+    """Add what a configuration may cost; `what` it is that keeps to it."""
+    verb.add_argument(
+        "--max-size",
+        type=_bytes,
+        default=math.inf,
+        metavar="BYTES",
+        help=f"{what} whose file is no larger: 300kB, 3MB, 2MiB or a number of bytes",
+    )
+    verb.add_argument(
+        "--max-loss",
+        type=float,
+        default=math.inf,
+        metavar="LOSS",
+        help=f"{what} that is no more than this worse than the float network, in units of the objective",
+    )
+    verb.add_argument(
+        "--max-latency",
+        type=float,
+        default=math.inf,
+        metavar="US",
+        help=f"{what} whose median time for the smallest batch, on one thread, is no more µs than this",
+    )
+
+
+def limits(arguments: argparse.Namespace) -> Limits:
+    """Read what `add_limits` has added.
+
+    Raises:
+        ConfigurationError: a limit that nothing can keep.
+    """
+    return Limits(arguments.max_size, arguments.max_loss, arguments.max_latency)
+
+
+def _bytes(text: str) -> float:
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_json(verb: argparse.ArgumentParser) -> None:

@@ -8,7 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_recipe, add_seed, show
+from bitsearch.cli.output import (
+    add_data,
+    add_device,
+    add_json,
+    add_limits,
+    add_model,
+    add_recipe,
+    add_seed,
+    limits,
+    show,
+)
 
 if TYPE_CHECKING:
     from bitsearch.core.space import SearchSpace
@@ -89,6 +99,7 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="groups of layers that proposals keep in float32; may be given several times",
     )
+    add_limits(verb, "propose and publish a configuration")
     verb.add_argument(
         "--timeout",
         type=float,
@@ -139,6 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         min_fraction=arguments.min_fraction,
         keep=tuple(arguments.keep),
+        limits=limits(arguments),
         timeout=arguments.timeout,
         dask=arguments.dask,
     )

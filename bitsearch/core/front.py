@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bitsearch.core import pareto
+from bitsearch.core.budget import Limits
 from bitsearch.core.measurement import Measurement, Metric
 
 FORMAT = 1
@@ -53,21 +54,28 @@ class Front:
                 raise ValueError(f"{name} {digest} is none of its members")
 
     @classmethod
-    def of(cls, measurements: Iterable[Measurement], objective: Metric, strategies: Sequence[str]) -> "Front":
-        """Describe the front of measurements; `strategies` are the digests of the handmade ones, float first."""
+    def of(
+        cls,
+        measurements: Iterable[Measurement],
+        objective: Metric,
+        strategies: Sequence[str],
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+    ) -> "Front":
+        """Describe the front of measurements within `limits`; `strategies` are digests of the handmade, float first."""
         measured = pareto.best_fidelity(measurements, objective)
-        members = pareto.front(measured, objective)
         found = {item.digest: item for item in measured if item.digest in strategies}
         handmade = [found[digest] for digest in strategies if digest in found]
-        reference = reference_of(handmade, objective)
+        reference, baseline = reference_of(handmade, objective), float_among(handmade)
+        members = pareto.front(
+            [item for item in measured if limits.keeps(item, baseline, objective)], objective
+        )
         area = relative = share = None
         if reference:
             area = pareto.hypervolume(members, objective, reference.worst)
             relative = area / reference.height
-            reached = members[-1].reduction
+            reached = members and members[-1].reduction
             share = relative / reached if reached else None
         knee = pareto.knee(members, objective)
-        baseline = float_among(handmade)
         equal = without_loss(members, baseline, objective) if baseline else []
         return cls(
             objective=objective.name,

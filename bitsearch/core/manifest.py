@@ -104,6 +104,9 @@ class Manifest:
     sampler: str = ""
     min_fraction: float = 0.0
     keep: tuple[str, ...] = ()
+    max_size_bytes: float | None = None
+    max_loss: float | None = None
+    max_latency_us: float | None = None
     recipe: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     layers: tuple[GroupedLayer, ...] = ()

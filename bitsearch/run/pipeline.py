@@ -21,6 +21,7 @@ import torch
 from bitsearch import report
 from bitsearch.core import signals
 from bitsearch.core.assignment import digest
+from bitsearch.core.budget import Budget, Limits
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.front import Front
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse, Stage
@@ -29,7 +30,7 @@ from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Inventory, SearchSpace
 from bitsearch.core.strategy import Configuration
-from bitsearch.network import catalogue, dask_cluster, measuring, sensitivity, workers
+from bitsearch.network import catalogue, dask_cluster, measuring, prospects, sensitivity, workers
 from bitsearch.network.loop import choose_device
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
@@ -76,6 +77,7 @@ class RunRequest:
     recipe: str | None = None
     min_fraction: float = 0.0
     keep: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
     timeout: float | None = None
     dask: str | None = None
     command: tuple[str, ...] | None = None
@@ -113,7 +115,8 @@ def _check(request: RunRequest) -> None:
             raise ConfigurationError(f"{flag} {number}: expected 1 or more")
     if request.timeout is not None and not request.timeout > 0:
         raise ConfigurationError(f"--timeout {request.timeout:g}: expected more than 0 seconds")
-    check_sampler(request.sampler, request.min_fraction > 0 or bool(request.keep))
+    limited = request.min_fraction > 0 or bool(request.keep) or request.limits != Limits()
+    check_sampler(request.sampler, limited)
 
 
 @dataclass
@@ -156,6 +159,7 @@ class _Run:
         self._check_limits()
         self._begin()
         with closing(self._study()) as study:
+            study.limit(self._budgets(), self.request.limits.max_loss)
             self._plan()
             with self._pulse():
                 return self._go_through(study)
@@ -172,7 +176,8 @@ class _Run:
                 self._evaluate(executor, finalists)
             with self._stage(LATENCY):
                 self._time(finalists)
-            self.folder.write_front(Front.of(self._results("full").values(), self.objective, [*self.origins]))
+            full = self._results("full").values()
+            self.folder.write_front(Front.of(full, self.objective, [*self.origins], self.request.limits))
             self.folder.update(ended=datetime.now(UTC).isoformat(timespec="seconds"))
             with self._stage(REPORT):
                 return report.build(self.folder, executor)
@@ -198,6 +203,12 @@ class _Run:
     def _check_limits(self) -> None:
         """Refuse limits that no configuration keeps, before anything is read or written."""
         describe(self.space, self._gains(), self.request.min_fraction, self.request.keep)
+
+    def _budgets(self) -> list[Budget]:
+        """Predict what has a limit and is known before anything is trained."""
+        limits = self.request.limits
+        wanted = (prospects.sizes, limits.max_size_bytes), (prospects.latencies, limits.max_latency_us)
+        return [foretell(self.spec, self.space, most) for foretell, most in wanted if most < math.inf]
 
     def _begin(self) -> None:
         """Read the data, then write what is known before any work, or check that the folder holds the same run."""
@@ -232,6 +243,7 @@ class _Run:
             sampler=self.request.sampler,
             min_fraction=self.request.min_fraction,
             keep=self.request.keep,
+            **{name: most for name, most in asdict(self.request.limits).items() if most < math.inf},
             settings=task.settings,
             layers=tuple(
                 GroupedLayer(**asdict(layer), group=group_of[layer.name]) for layer in inventory.layers
@@ -400,11 +412,14 @@ class _Run:
         """Train every strategy and those that are held against them for longer, and keep their files."""
         results = self._results("finetuned")
         rungs = {item.digest for item in results.values() if item.origin == "ladder"}
+        baseline = self.space.strategies[0].configuration.digest
         handmade = [results[digest].executed_fraction for digest in self.origins if digest in results]
         searched = [
             item
             for digest, item in results.items()
-            if digest not in self.origins and study.allows(item.configuration)
+            if digest not in self.origins
+            and study.allows(item.configuration)
+            and self.request.limits.keeps(item, results.get(baseline), self.objective)
         ]
         limit = self._planned - len(self.space.strategies)
         challengers = finals.choose(searched, handmade, self.objective, limit)

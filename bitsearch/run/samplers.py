@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from bitsearch.core.budget import Budget
 from bitsearch.core.knapsack import cover
 from bitsearch.core.mask_model import MaskModel, Scales
 
@@ -42,7 +43,8 @@ class Problem:
 
     `groups` lists the precisions that each group may have, the first of them the one that gains nothing; `gains`
     says what each adds to the second objective, `scores` how much each group is expected to suffer. `fractions` are
-    those of the handmade strategies. Proposals gain `least` or more and leave the groups of `kept` as they are.
+    those of the handmade strategies. Proposals gain `least` or more, leave the groups of `kept` as they are and keep to
+    `budgets`; `max_loss` is how much worse than the float network those may be that a model of the loss proposes.
     """
 
     groups: Mapping[str, tuple[str, ...]]
@@ -52,6 +54,8 @@ class Problem:
     scores: Mapping[str, float] | None = None
     least: float = 0.0
     kept: frozenset[str] = frozenset()
+    budgets: tuple[Budget, ...] = ()
+    max_loss: float = math.inf
 
     @cached_property
     def space(self) -> dict[str, BaseDistribution]:
@@ -72,7 +76,7 @@ class Problem:
     @property
     def limited(self) -> bool:
         """Whether proposals are held to anything."""
-        return self.least > 0 or bool(self.kept)
+        return self.least > 0 or bool(self.kept or self.budgets) or self.max_loss < math.inf
 
     def gain(self, parameters: Mapping[str, Any]) -> float:
         """Give the second objective."""
@@ -81,7 +85,11 @@ class Problem:
     def allows(self, parameters: Mapping[str, Any]) -> bool:
         """Tell whether parameters keep to the limits."""
         kept = all(parameters[name] == self.groups[name][0] for name in self.kept)
-        return kept and self.gain(parameters) >= self.least * (1 - 1e-9)
+        if not kept or self.gain(parameters) < self.least * (1 - 1e-9):
+            return False
+        options = tuple(parameters[name] for name in self.options)
+        levels = dict(zip(self.groups, self.levels(parameters), strict=True))
+        return all(budget.predicted(options, levels) <= budget.most for budget in self.budgets)
 
     @cached_property
     def reachable_fractions(self) -> list[float]:
@@ -233,6 +241,16 @@ class MaskSampler(ProposingSampler):
             return self._random(target, rng)
         greedy = len(model.y) < GREEDY and attempt < ATTEMPTS // 4
         offsets, effects = model.effects(None if greedy else rng, WIDTH)
+        best, excess = self._solve(target, model, offsets, effects)
+        while excess > self.problem.max_loss and target > self.problem.least + 1 / RESOLUTION:
+            target = self.problem.least + GOLDEN * (target - self.problem.least)
+            best, excess = self._solve(target, model, offsets, effects)
+        return best
+
+    def _solve(
+        self, target: float, model: MaskModel, offsets: Array, effects: Array
+    ) -> tuple[dict[str, str], float]:
+        """Give the parameters of least loss that gain `target`, and how far they are from the float network."""
         best, least = {}, math.inf
         for option, options in enumerate(self.problem.combinations[: model.count]):
             levels = self.problem.cover(self._moves.costs(effects[option]), target)
@@ -240,7 +258,7 @@ class MaskSampler(ProposingSampler):
             if offsets[option] + loss < least:
                 best = self.problem.parameters(self._moves.levels(mask), options)
                 least = offsets[option] + loss
-        return best
+        return best, least - float(min(offsets[: model.count]))
 
     def _target(self, number: int, attempt: int) -> float:
         """Give what to gain: spread, and every third at a handmade fraction."""

@@ -8,7 +8,7 @@ import random
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +20,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.space import SearchSpace
@@ -142,7 +143,22 @@ class Study:
 
     def learn(self, scores: Mapping[str, float]) -> None:
         """Take note how much each group is expected to suffer, also in the sampler."""
-        self.problem = replace(self.problem, scores=dict(scores))
+        self._know(scores=dict(scores))
+
+    def limit(self, budgets: Sequence[Budget], max_loss: float) -> None:
+        """Hold proposals to budgets, and to a loss against the float network where a model predicts it.
+
+        Raises:
+            ConfigurationError: nothing keeps to a budget.
+        """
+        levels = zip(self.problem.groups, self.problem.reachable, strict=True)
+        reachable = {name: len(gains) for name, gains in levels}
+        for budget in budgets:
+            budget.check(reachable)
+        self._know(budgets=tuple(budgets), max_loss=max_loss)
+
+    def _know(self, **known: Any) -> None:
+        self.problem = replace(self.problem, **known)
         if isinstance(self.optuna.sampler, ProposingSampler):
             self.optuna.sampler.problem = self.problem
 
@@ -210,7 +226,8 @@ class Study:
 
     def ladder(self, trials: int) -> list[Configuration]:
         """Give the seeds that gradients propose: up to a third of the trials, for the search proposes the rest."""
-        return [self.configuration(item) for item in ladder(self.problem, min(MOST_RUNGS, trials // 3))]
+        rungs = ladder(self.problem, min(MOST_RUNGS, trials // 3))
+        return [self.configuration(item) for item in rungs if self.problem.allows(item)]
 
     def allows(self, configuration: Configuration) -> bool:
         """Tell whether a configuration keeps to the limits of the search."""
@@ -399,7 +416,7 @@ def search(
 
     with study.leases.renewed():
         try:
-            for proposal in _proposals(study, results, rng, trials, goes_on, merge, wanted):
+            for proposal in _proposals(study, results, rng, trials, goes_on, merge, origins, wanted):
                 if proposal:
                     submit(*proposal)
                 elif pending:
@@ -440,6 +457,7 @@ def _proposals(
     trials: int,
     goes_on: Callable[[], bool],
     merge: Callable[[Standing], None],
+    seeds: Collection[str],
     wanted: Mapping[str, Configuration] | None,
 ) -> Iterator[tuple[Trial, Configuration] | None]:
     """Yield configurations for this run to measure, and None while others are at what is left."""
@@ -466,11 +484,15 @@ def _proposals(
         trial, configuration = study.ask()
         before = study.before(trial).union(results)
         digest = configuration.digest
-        if digest not in before and (len(before) < total if wanted is None else digest in wanted):
+        if wanted is not None:
+            may = digest in wanted
+        else:
+            may = len(before) < total and (digest in seeds or study.allows(configuration))
+        if may and digest not in before:
             yield trial, configuration
             continue
         study.drop(trial, results.get(digest))
-        if wanted is None and digest in before:
+        if wanted is None and len(before) < total:
             neighbour = _neighbour(study, trial.params, {*taken, *standing.open}, rng)
             exhausted = neighbour is None
             if neighbour:
@@ -565,7 +587,8 @@ def check_sampler(name: str, limited: bool = False) -> None:
     ours = [name for name, kind in SAMPLERS.items() if issubclass(kind, ProposingSampler)]
     if limited and name not in ours:
         raise ConfigurationError(
-            f"--sampler {name} knows neither --min-fraction nor --keep; expected one of {', '.join(ours)}"
+            f"--sampler {name} knows neither --min-fraction nor --keep nor other limits; expected one of "
+            + ", ".join(ours)
         )
 
 
