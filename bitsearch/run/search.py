@@ -8,7 +8,7 @@ import random
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -210,6 +210,10 @@ class Study:
             elif digest and (trial.state == TrialState.COMPLETE or "failure" in trial.user_attrs):
                 measured.setdefault(digest, trial)
         return Standing(measured, {key: held[key] for key in held.keys() - measured.keys()}, tuple(unknown))
+
+    def is_queued(self, trial: Trial) -> bool:
+        """Tell whether a trial was queued, by whomever, and not proposed by the sampler."""
+        return "fixed_params" in self.optuna._storage.get_trial(trial._trial_id).system_attrs
 
     def before(self, trial: Trial) -> set[str]:
         """Give the configurations that come before a trial: all that are measured, and those of lower numbers.
@@ -416,7 +420,7 @@ def search(
 
     with study.leases.renewed():
         try:
-            for proposal in _proposals(study, results, rng, trials, goes_on, merge, origins, wanted):
+            for proposal in _proposals(study, results, rng, trials, goes_on, merge, wanted):
                 if proposal:
                     submit(*proposal)
                 elif pending:
@@ -457,7 +461,6 @@ def _proposals(
     trials: int,
     goes_on: Callable[[], bool],
     merge: Callable[[Standing], None],
-    seeds: Collection[str],
     wanted: Mapping[str, Configuration] | None,
 ) -> Iterator[tuple[Trial, Configuration] | None]:
     """Yield configurations for this run to measure, and None while others are at what is left."""
@@ -487,7 +490,7 @@ def _proposals(
         if wanted is not None:
             may = digest in wanted
         else:
-            may = len(before) < total and (digest in seeds or study.allows(configuration))
+            may = len(before) < total and (study.is_queued(trial) or study.allows(configuration))
         if may and digest not in before:
             yield trial, configuration
             continue
