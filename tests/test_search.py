@@ -1,6 +1,7 @@
 """The search with a measure that costs nothing: what is proposed, what is recorded, what survives a crash."""
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.core.space import Group, SearchSpace
@@ -434,3 +436,65 @@ def test_a_search_that_is_over_leaves_nothing_open(workers: int) -> None:
         assert states(study) == {TrialState.COMPLETE: len(world.recorded)}
     world.run(study, 12)
     assert len(set(world.measured)) == len(world.measured) == 12
+
+
+def sized(most: float, max_loss: float = math.inf, sampler: str = "mask") -> Study:
+    """Give a study whose files lose 100 bytes a quantised group, of 1000 with random permutations and 950 else."""
+    study = memory(sampler=sampler)
+    base = {("random",): 1000.0, ("exchange",): 950.0}
+    study.limit([Budget("--max-size", most, base, dict.fromkeys(SIZES, (0.0, -100.0)))], max_loss)
+    return study
+
+
+@pytest.mark.parametrize("sampler", ["mask", "stratified", "ladder"])
+def test_budgets_hold_for_all_that_is_proposed(sampler: str) -> None:
+    """Five groups of six reach 500 bytes with random permutations; 450 with the others need as many."""
+    world, study = World(), sized(500, sampler=sampler)
+    study.learn(SCORES)
+    study.enqueue(BASELINES)
+    world.run(study, 60)
+    proposed = [item for item in world.recorded if item.origin == "search"]
+    assert [item.origin for item in world.recorded].count("search") == len(proposed)
+    assert {len(SPACE.quantized_groups(item.configuration)) for item in proposed} == {5, 6}
+    # Under each option 6 masks of five groups and the one of all; one of these is a baseline.
+    assert len(proposed) == 13
+
+
+def test_budgets_that_nothing_keeps_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"--max-size 300 cannot be reached: the least is about 350"):
+        sized(300)
+
+
+def test_proposals_are_lowered_to_what_the_model_expects_to_be_allowed() -> None:
+    """The loss is the squared share of quantised groups: 0.3 allows three of six."""
+    space = make_space(6, ("random",))
+    counts = []
+    for most in (math.inf, 0.3):
+        study = Study.open(space, NLL, "sqlite:///:memory:", "study", 1)
+        study.limit([], most)
+        world = World()
+        study.enqueue(
+            space.configuration([group.name for group in space.groups[:count]], {"permutation": "random"})
+            for count in range(7)
+        )
+        world.run(study, 27)
+        proposed = world.recorded[9:]
+        counts.append([len(item.configuration.assignment.quantized) for item in proposed])
+    free, held = counts
+    assert sum(count > 3 for count in held) < sum(count > 3 for count in free) / 2
+
+
+def test_trials_added_by_hand_are_no_measurements(tmp_path: Path) -> None:
+    """The study is an ordinary one: what somebody adds teaches the sampler, and is measured if it comes to that."""
+    study = on_disk(tmp_path)
+    study.optuna.add_trial(
+        optuna.create_trial(
+            values=[0.0, 0.5], params=study.parameters(BASELINES[0]), distributions=study.problem.space
+        )
+    )
+    world = World()
+    study.recover({})
+    study.enqueue(BASELINES)
+    world.run(study, 4)
+    assert BASELINES[0].digest in world.measured
+    assert len(world.recorded) == 4

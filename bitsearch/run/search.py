@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.names import masked
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.run.leases import OPEN, Lease, Leases, Standing
@@ -126,7 +127,8 @@ class Study:
         known = study.user_attrs.get("signature", signature)
         if known != signature:
             raise ConfigurationError(
-                f"study {name} in {storage} searched {known}, expected {signature}; choose another --out or --storage"
+                f"study {name} in {masked(storage or 'memory')} searched {known}, expected {signature}; "
+                "choose another --out or --storage"
             )
         if "signature" not in study.user_attrs:
             study.set_user_attr("signature", signature)
@@ -169,7 +171,7 @@ class Study:
                 continue
             digest = self._digest(trial)
             if digest in results and self._is_complete(trial.params):
-                self._tell(trial.number, results[digest])
+                self.tell(Trial(self.optuna, trial._trial_id), results[digest])
             elif self.leases.lease:
                 self._requeue(trial)
             elif digest:
@@ -207,7 +209,7 @@ class Study:
                 held.setdefault(digest, trial)
             elif trial.state == TrialState.RUNNING:
                 unknown.append(trial)
-            elif digest and (trial.state == TrialState.COMPLETE or "failure" in trial.user_attrs):
+            elif digest and self._is_measured(trial):
                 measured.setdefault(digest, trial)
         return Standing(measured, {key: held[key] for key in held.keys() - measured.keys()}, tuple(unknown))
 
@@ -222,7 +224,7 @@ class Study:
         it is, is waited for; should its run have died, until that is noticed.
         """
         standing = self.standing()
-        while any(other.number < trial.number for other in standing.unknown):
+        while self.leases.lease and any(other.number < trial.number for other in standing.unknown):
             time.sleep(PAUSE)
             standing = self.standing()
         lower = {digest for digest, other in standing.open.items() if other.number < trial.number}
@@ -296,6 +298,11 @@ class Study:
 
     def _is_complete(self, parameters: Mapping[str, str]) -> bool:
         return set(parameters) == {*(group.name for group in self.space.groups), *self.space.options}
+
+    def _is_measured(self, trial: FrozenTrial) -> bool:
+        """Tell whether a closed trial carries a measurement, or why there is none; others are added by hand."""
+        complete = trial.state == TrialState.COMPLETE and "digest" in trial.user_attrs
+        return complete or (trial.state == TrialState.FAIL and "failure" in trial.user_attrs)
 
     def _digest(self, trial: FrozenTrial) -> str | None:
         """Give what a trial measures, once it is known; a queued one knows it before it is asked for."""
@@ -401,11 +408,9 @@ def search(
             finish(pending.pop(future), future.result())
 
     def merge(standing: Standing) -> None:
-        for digest in standing.measured.keys() - results.keys():
-            trial = standing.measured[digest]
-            measurement = gather(study.measurement(trial), trial.user_attrs.get("folder", ""))
-            results[digest] = measurement
-            record(measurement)
+        for digest, trial in standing.measured.items():
+            if digest not in results:
+                keep(gather(study.measurement(trial), trial.user_attrs.get("folder", "")))
 
     def submit(trial: Trial, configuration: Configuration) -> None:
         origin = origins.get(configuration.digest, "search")
