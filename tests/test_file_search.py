@@ -18,7 +18,7 @@ from bitsearch.onnxfile.judge import ROWS
 Capture = pytest.CaptureFixture[str]
 
 
-def call(*words: str | Path) -> int:
+def call(*words: object) -> int:
     return main([str(word) for word in words])
 
 

@@ -55,7 +55,9 @@ def search_options(verb: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=("float32", "int8", "ternary", "binary"),
         default=("float32", "int8", "ternary"),
-        help="what a layer may have (default: float32 int8 ternary); of more than two the bits a weight count",
+        metavar="P",
+        help="what a layer may have (default: float32 int8 ternary); of more than two the bits a weight "
+        "count; binary is the other choice",
     )
     verb.add_argument(
         "--backend",

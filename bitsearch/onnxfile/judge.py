@@ -196,7 +196,7 @@ def read_labels(path: Path) -> NDArray[np.int64]:
         raise DataError(
             f"{path} holds {stored.dtype} of shape {stored.shape}; expected a whole number for every row, from 0 on"
         )
-    return stored.reshape(-1).astype(np.int64)
+    return np.asarray(stored.reshape(-1), np.int64)
 
 
 FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")

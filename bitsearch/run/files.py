@@ -17,7 +17,7 @@ from bitsearch.core.errors import ConfigurationError, DataError, ExportError, on
 from bitsearch.core.front import Front
 from bitsearch.core.knapsack import cover
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy
-from bitsearch.core.measurement import Latency, Measurement, Metric
+from bitsearch.core.measurement import Latency, Measurement, Metric, Quantity
 from bitsearch.core.names import masked, safe_name
 from bitsearch.core.precision import Precision
 from bitsearch.core.rundir import RunFolder
@@ -289,7 +289,9 @@ class _Search:
         """Make the file and run it on the data; what cannot be measured is recorded with its failure."""
         layers, assignment = self.candidates.layers, configuration.assignment
         fractions = layers.inventory.fractions(assignment)
-        found, size, failure = {}, 0, None
+        found: dict[str, Quantity] = {}
+        size = 0
+        failure: str | None = None
         try:
             found, size = self.judge.measure(self.candidates.make(assignment)[0])
         except (DataError, ExportError) as error:
