@@ -408,8 +408,8 @@ class _Run:
         if missing:
             self.terminal.say("float references of repeated trainings")
             self._repeat_references(executor, missing)
-        for future in as_completed(self.repeated.values()):
-            future.result()
+        for reference in as_completed(self.repeated.values()):
+            reference.result()
 
         def submit() -> Iterator[Future[Measurement]]:
             for item in missing:
