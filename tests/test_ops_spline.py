@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument, RuntimeException
 
 from bitsearch import ops
-from bitsearch.models.caloinn.splines import SPLINES
+from bitsearch.models.leaves.splines import SPLINES
 from bitsearch.ops.monotone_spline import reference
 from bitsearch.ops.monotone_spline.reference import Float, Kind, OutOfBounds
 
