@@ -21,6 +21,8 @@ from bitsearch.onnxfile.lowering import lowered
 OPSETS = range(13, 21)
 LARGEST_LOOP = 1000
 """Iterations that are written one after the other."""
+LARGEST_GRAPH = 30_000
+"""Nodes; onnxruntime takes a minute to open 18,000 of unrolled loops."""
 
 
 def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
@@ -93,7 +95,7 @@ def _unroll(model: onnx.ModelProto) -> None:
     """Write the iterations of Scan and Loop nodes one after the other.
 
     Raises:
-        ExportError: a loop's length is not known, or an If is left.
+        ExportError: a loop's length is not known, the graph gets too large, or an If is left.
     """
     graph, unique = model.graph, count()
     while any(node.op_type in ("Scan", "Loop", "If") for node in graph.node):
@@ -111,11 +113,17 @@ def _unroll(model: onnx.ModelProto) -> None:
                 raise ExportError(
                     f"{node.op_type} {node.name!r}: found a branch that depends on data, expected none"
                 )
+            _own_names(body, f".{next(unique)}")
             graph.initializer.extend(body.initializer)
             if node.op_type == "Scan":
                 graph.node.extend(_scan(node, body, attributes, lengths, unique))
             else:
                 graph.node.extend(_loop(node, body, constants, unique))
+            if len(graph.node) > LARGEST_GRAPH:
+                raise ExportError(
+                    f"{node.op_type} {node.name!r}: found more than {LARGEST_GRAPH} nodes with its iterations written "
+                    "out, expected fewer; hosts with loops take the file as exported"
+                )
 
 
 def _scan(
@@ -181,12 +189,35 @@ def _iteration(
     for node in body.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.name = f"{node.name}{suffix}"
-        copy.input[:] = [names.get(name, name) for name in node.input]
+        copy.name = f"{node.name}{suffix}" if node.name else ""
         names |= {name: f"{name}{suffix}" for name in node.output if name}
         copy.output[:] = [names.get(name, name) for name in node.output]
+        _rename(copy, names)
         yield copy
     return [names.get(value.name, value.name) for value in body.output]
+
+
+def _own_names(body: onnx.GraphProto, suffix: str) -> None:
+    """Give a body's constants names of their own: those of another loop's may be the same."""
+    names = {tensor.name: f"{tensor.name}{suffix}" for tensor in body.initializer}
+    for tensor in body.initializer:
+        tensor.name = names[tensor.name]
+    for node in body.node:
+        _rename(node, names)
+    for value in body.output:
+        value.name = names.get(value.name, value.name)
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Rename what a node reads, and what the graphs inside of it read of the graph around them."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            own = {value.name for value in (*inner.input, *inner.initializer)}
+            own |= {name for item in inner.node for name in item.output}
+            outer = {name: new for name, new in names.items() if name not in own}
+            for item in inner.node:
+                _rename(item, outer)
 
 
 def _finish(
