@@ -34,7 +34,7 @@ the best front member that quantises --min-fraction of the executed parameters o
   bitsearch export nncentral.pt --out nncentral.onnx
   bitsearch export theirs.pt --model caloinn --dataset ds1-photon --strategy nncentral --out theirs.onnx
   bitsearch export runs/caloinn --min-fraction 0.8 --out small.onnx
-  bitsearch export ds2.pt --interface par04 --out shower.onnx     # and shower.mac, for Geant4's examplePar04 -m
+  bitsearch export ds2.pt --interface par04 --out shower.onnx
 
 Takes seconds at laptop size, minutes for CaloDREAM at paper size.
 """
