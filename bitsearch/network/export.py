@@ -32,6 +32,7 @@ from bitsearch.core.task import Graph
 from bitsearch.network import quant, torch_compat
 from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.lowering import lowest_opset
 from bitsearch.ops import reference
 
 OPSET = 20
@@ -153,6 +154,9 @@ def lower(
             value.const_value = ir.tensor(state[name].detach().cpu().numpy(), name=name)
             graph.initializers[name] = value
     proto = ir.to_proto(model)
+    for item in proto.opset_import:
+        if item.domain == "":
+            item.version = lowest_opset(proto)
     ops.add_functions(proto)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)

@@ -15,8 +15,10 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from bitsearch.core.errors import ExportError
+from bitsearch.onnxfile import graph as onnx_graph
 from bitsearch.onnxfile.graph import lowest_ir_version
-from bitsearch.onnxfile.lowering import lowered
+from bitsearch.onnxfile.lowering import NEWEST, lowered, readable
+from bitsearch.ops import DOMAIN, add_functions
 
 OPSETS = range(13, 21)
 LARGEST_LOOP = 1000
@@ -36,7 +38,7 @@ def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
     """
     if opset not in OPSETS:
         raise ExportError(f"opset: found {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
-    folded = _folded(model)
+    folded = _folded(_raised(model))
     _unroll(folded)
     folded = shape_inference.infer_shapes(folded)
     lowered(folded.graph, opset)
@@ -54,6 +56,21 @@ def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
     _restore(folded, model)
     onnx.checker.check_model(folded)
     return folded
+
+
+def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the newest opset to a file whose nodes read the same in it, with our functions' bodies of that opset."""
+    foreign = any(function.domain != DOMAIN for function in model.functions)
+    if foreign or onnx_graph.opset(model) >= NEWEST or not readable(model, NEWEST):
+        return model
+    raised = onnx.ModelProto()
+    raised.CopyFrom(model)
+    del raised.functions[:]
+    for item in raised.opset_import:
+        if item.domain in onnx_graph.STANDARD:
+            item.version = NEWEST
+    add_functions(raised)
+    return raised
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
