@@ -34,6 +34,7 @@ from bitsearch.network import quant
 from bitsearch.network.forms import LINEAR, replace_leaves
 from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.lowering import lowest_opset
 from bitsearch.ops import reference
 
 OPSET = 20
@@ -154,6 +155,9 @@ def lower(
             value.const_value = ir.tensor(state[name].detach().cpu().numpy(), name=name)
             graph.initializers[name] = value
     proto = ir.to_proto(model)
+    for item in proto.opset_import:
+        if item.domain == "":
+            item.version = lowest_opset(proto)
     ops.add_functions(proto)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
