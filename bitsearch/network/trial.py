@@ -10,7 +10,6 @@ from bitsearch.network import measuring
 from bitsearch.network.exporter import Exporter
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
-from bitsearch.onnxfile.runtime import open_session
 
 GLANCE_SECONDS = 0.02
 """How long a candidate's latency is taken: beside other trainings it is a hint, and the front is timed again."""
@@ -68,7 +67,7 @@ class Trial:
             train_seconds=sum(item.seconds for item in trainings),
             parity=measuring.parity(spec, exported[0], networks[0]),
             size_bytes=len(contents[0]),
-            latency_us=measuring.latencies(spec, open_session(exported[0][spec.task.served]), GLANCE_SECONDS),
+            latency_us=measuring.latencies(spec, exported[0][spec.task.served], GLANCE_SECONDS),
             model=measuring.keep(spec, keep, record.digest, contents) if keep else None,
         )
 
