@@ -145,9 +145,7 @@ def prepare(document: str, request: pytest.FixtureRequest, monkeypatch: pytest.M
         shutil.copy(request.getfixturevalue("smoke").folder.models / "all.onnx", models)
     elif document in ("docs/first_run.md", "docs/notebooks/reading_a_run.ipynb"):
         # The run itself is that of the other tests: the same command goes on from what it left.
-        smoke = request.getfixturevalue("smoke")
-        smoke.copy(Path("runs/first"))
-        monkeypatch.setattr(generator, "default_files", lambda *_: (smoke.data,))
+        request.getfixturevalue("smoke").copy(Path("runs/first"))
     elif document == "docs/showers.md":
         file = request.getfixturevalue("shower_file")
         monkeypatch.setattr(generator, "default_files", lambda _: (file, file))
@@ -174,4 +172,8 @@ def test_code_in_the_documents_runs(
         for command in code.splitlines():
             program, *words = shlex.split(command)
             assert program == "bitsearch", command
+            if words[0] == "run":
+                smoke = request.getfixturevalue("smoke")
+                assert {*words} <= {*smoke.arguments, "--out", "runs/first"}
+                words = smoke.flags(Path("runs/first"))
             assert main(words) == 0, command
