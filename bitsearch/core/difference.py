@@ -65,11 +65,11 @@ def difference(one: Measurement, other: Measurement, objective: Metric) -> Diffe
     sign = -1.0 if objective.direction == "minimize" else 1.0
     pairs = [sign * (mine - theirs) for mine, theirs in zip(first.values, second.values, strict=False)]
     if len(pairs) >= 2 and one.digest != other.digest:
-        error = statistics.stdev(pairs) / math.sqrt(len(pairs))
-        return Difference(statistics.mean(pairs), error, len(pairs))
-    error_known = first.std is not None and second.std is not None
-    error = math.hypot(first.std or 0.0, second.std or 0.0) if error_known else None
-    return Difference(pareto.loss(other, objective) - pareto.loss(one, objective), error)
+        return Difference(statistics.mean(pairs), statistics.stdev(pairs) / math.sqrt(len(pairs)), len(pairs))
+    gain = pareto.loss(other, objective) - pareto.loss(one, objective)
+    if first.std is None or second.std is None:
+        return Difference(gain, None)
+    return Difference(gain, math.hypot(first.std, second.std))
 
 
 def _normal_equivalent(ratio: float, dof: int) -> float:

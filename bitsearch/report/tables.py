@@ -155,14 +155,14 @@ def measurements(run: Run) -> Table:
         quantized = sum(mark != FLOAT for mark in marks)
         return Cell(f"{quantized} of {len(marks)}", value=quantized, strip="".join(marks))
 
+    def option(name: str, item: Measurement) -> Cell:
+        return Cell(item.options.get(name, ""))
+
     usable = [item for item in run.results if pareto.usable(item, run.objective)]
     members = list({(item.digest, item.fidelity): item for item in usable}.values())
     columns = [
         Column("configuration", lambda item: _linked(run, item), words=True),
-        *(
-            Column(name, lambda item, name=name: Cell(item.options.get(name, "")), words=True)
-            for name in run.manifest.options
-        ),
+        *(Column(name, functools.partial(option, name), words=True) for name in run.manifest.options),
         _metric(run.objective, members),
         Column("quantised, executed layers", lambda item: _share(item.executed_fraction)),
         Column("file size", lambda item: Cell(numbers.size(item.size_bytes), value=item.size_bytes)),
