@@ -140,12 +140,9 @@ def _content(run: view.Run) -> dict[str, Any]:
         "comparison": verdict.comparison_table(run) if run.searched else None,
         "published": tables.published(run),
         "measured": tables.measurements(run),
+        "alone": tables.alone(run),
         "failures": tables.failures(run) if run.failures else None,
-        "contents": [
-            (name, title)
-            for name, title in CONTENTS.items()
-            if name != "published" or run.manifest.published.results
-        ],
+        "contents": [(name, title) for name, title in CONTENTS.items() if _has(run, name)],
         "evaluated": run.shown(),
         "drawn": physics.DRAWN,
         "few": physics.FEW,
@@ -156,6 +153,13 @@ def _content(run: view.Run) -> dict[str, Any]:
         "numbers": numbers,
         "training": view.TRAINING,
     }
+
+
+def _has(run: view.Run, section: str) -> bool:
+    """Tell whether a page has a section: files that nothing was trained for have no physics, own networks no paper."""
+    if section == "published":
+        return bool(run.manifest.published.results)
+    return section != "physics" or bool(run.shown()) or run.fidelity != "untrained"
 
 
 def _title(manifest: Manifest) -> str:

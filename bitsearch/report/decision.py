@@ -96,7 +96,7 @@ def deployment(run: Run) -> Deployment | None:
 
     None where the float network is not measured or nothing quantised is on the front.
     """
-    quantized = [item for item in run.front if item.executed_fraction > 0]
+    quantized = [item for item in run.front if item.reduction > 0]
     if run.reference is None or not quantized:
         return None
     free = equal(run, quantized)
@@ -125,10 +125,11 @@ def _facts(run: Run, item: Measurement, reference: Measurement, gap: Difference)
     groups = sum(
         any(item.assignment.get(name) != "float32" for name in group) for group in run.groups.values()
     )
-    share = numbers.percent(item.executed_fraction)
-    yield Fact(
-        "quantised", f"{share} of executed parameters", f"{groups} of {len(run.groups)} groups of layers"
-    )
+    of_groups = f"{groups} of {len(run.groups)} groups of layers"
+    if run.counts_bits:
+        yield Fact("weights", f"{numbers.reach(item)} in the mean", of_groups)
+    else:
+        yield Fact("quantised", f"{numbers.reach(item)} of executed parameters", of_groups)
     if item.size_bytes:
         smaller = numbers.smaller(item.size_bytes, reference.size_bytes)
         was = f"float {numbers.size(reference.size_bytes)}" if reference.size_bytes else ""

@@ -75,6 +75,7 @@ def performance(run: Run, members: Sequence[Measurement]) -> Table:
         _place(run),
         _configuration(run),
         *(_metric(metric, members) for metric in run.metrics.values()),
+        Column("bits a weight", lambda item: _bits(item.mean_bits)),
         Column("quantised, executed layers", lambda item: _share(item.executed_fraction)),
         Column("all parameters", lambda item: _share(item.fraction)),
         Column("linear weights", lambda item: _share(item.weight_fraction)),
@@ -197,6 +198,10 @@ def _place(run: Run) -> Column:
     return Column("#", cell)
 
 
+def _bits(mean: float | None) -> Cell:
+    return Cell("") if mean is None else Cell(f"{mean:.2f}", value=mean)
+
+
 def _share(value: float) -> Cell:
     return Cell(numbers.percent(value), value=value)
 
@@ -271,6 +276,28 @@ def published(run: Run) -> Table | None:
             for strategy in strategies
         ),
     )
+
+
+def alone(run: Run) -> Table:
+    """Show every layer alone in few bits, the most harmful first."""
+    shapes = {layer.name: layer for layer in run.manifest.layers}
+    items = [item for item in run.results if item.origin == "alone" and pareto.usable(item, run.objective)]
+    items = list({item.digest: item for item in items}.values())
+
+    def name(item: Measurement) -> str:
+        return next(name for name, value in item.assignment.items() if value != "float32")
+
+    def shape(item: Measurement) -> Cell:
+        layer = shapes.get(name(item))
+        return Cell(f"{layer.out_features} \N{MULTIPLICATION SIGN} {layer.in_features}" if layer else "")
+
+    columns = [
+        Column("layer", lambda item: Cell(f"`{name(item)}`", item.assignment[name(item)]), words=True),
+        Column("outputs \N{MULTIPLICATION SIGN} inputs", shape),
+        *(_metric(metric, items) for metric in run.metrics.values()),
+        Column("file size", lambda item: Cell(numbers.size(item.size_bytes))),
+    ]
+    return Table.of(sorted(items, key=lambda item: -pareto.loss(item, run.objective)), columns)
 
 
 def failures(run: Run) -> Table:

@@ -36,7 +36,7 @@ class Comparison:
         """Whether the challenger is worse but quantises more: the two are then different trades, not a contest."""
         if self.challenger is None or self.difference is None or self.difference.gain >= 0:
             return False
-        return self.challenger.executed_fraction > self.strategy.executed_fraction + SAME_FRACTION
+        return self.challenger.reduction > self.strategy.reduction + SAME_FRACTION
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,18 @@ def verdict(run: Run) -> Verdict:
 def compare(run: Run) -> list[Comparison]:
     """Hold every handmade strategy that quantises anything against the search, at no smaller fraction.
 
-    The rungs of the ladder seed the search: it has not found them.
+    Single layers and the rungs of the ladder seed the search: it has not found them.
     """
-    found = [item for item in run.measured if item.digest not in run.names and item.origin != "ladder"]
+    found = [
+        item
+        for item in run.measured
+        if item.digest not in run.names and item.origin not in ("ladder", "alone")
+    ]
     comparisons = []
     for strategy in run.baselines:
-        if strategy.executed_fraction == 0:
+        if strategy.reduction == 0:
             continue
-        rivals = [item for item in found if item.executed_fraction >= strategy.executed_fraction - 1e-12]
+        rivals = [item for item in found if item.reduction >= strategy.reduction - 1e-12]
         best = min(rivals, key=lambda item: pareto.loss(item, run.objective), default=None)
         comparisons.append(
             Comparison(strategy, best, difference(best, strategy, run.objective) if best else None)
@@ -110,7 +114,7 @@ def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:
         place = run.place(configuration)
         return (
             Cell(_name(run, configuration), f"front member {place}" if place else "not on the front"),
-            Cell(numbers.percent(configuration.executed_fraction)),
+            Cell(numbers.reach(configuration)),
             Cell(numbers.short(configuration.metrics[run.objective.name])),
         )
 
@@ -133,7 +137,7 @@ def _promising(run: Run, comparisons: Sequence[Comparison]) -> list[tuple[str, D
         if item.challenger and item.difference
     ]
     if not named and run.reference:
-        quantized = [item for item in run.measured if item.executed_fraction > 0]
+        quantized = [item for item in run.measured if item.reduction > 0]
         named = [
             (f"the gain of {_name(run, item)} over float", difference(item, run.reference, run.objective))
             for item in quantized
@@ -150,8 +154,12 @@ def _headline(run: Run, comparisons: Sequence[Comparison]) -> str:
     if not beaten:
         return _without_loss(run) or "No significant gain over the handmade strategies"
     if len(beaten) == len(comparisons):
-        return "The search beats every handmade strategy at equal or higher quantised fraction"
-    return f"The search beats {_listed(beaten)} at equal or higher quantised fraction"
+        return f"The search beats every handmade strategy at {_no_less(run)}"
+    return f"The search beats {_listed(beaten)} at {_no_less(run)}"
+
+
+def _no_less(run: Run) -> str:
+    return "equal or fewer bits a weight" if run.counts_bits else "equal or higher quantised fraction"
 
 
 def _without_loss(run: Run) -> str | None:
@@ -159,11 +167,14 @@ def _without_loss(run: Run) -> str | None:
     if run.reference is None:
         return None
     found, handmade = (
-        max((item.executed_fraction for item in decision.equal(run, items)), default=0.0)
+        max((item.reduction for item in decision.equal(run, items)), default=0.0)
         for items in ([item for item in run.front if item.digest not in run.names], run.baselines)
     )
     if found <= handmade:
         return None
+    if run.counts_bits:
+        by_hand = f"{_bits(handmade)} where it is all of one precision" if handmade else "32 as a whole"
+        return f"The search brings weights to {_bits(found)} bits without a measurable loss, {by_hand}"
     by_hand = (
         f"the handmade strategies {numbers.percent(handmade)}" if handmade else "no handmade strategy any"
     )
@@ -176,9 +187,9 @@ def _losses(run: Run) -> list[str]:
     if reference is None:
         return ["The float reference has not been measured, so losses against it are unknown."]
     sentences = [_within(run, reference)]
-    if knee and knee.executed_fraction > 0:
+    if knee and knee.reduction > 0:
         sentences.append(f"At the knee of the front, {_loss(run, knee, reference)}")
-    if last.executed_fraction > 0 and last is not knee:
+    if last.reduction > 0 and last is not knee:
         sentences.append(f"At the far end of the front, {_loss(run, last, reference)}")
     return sentences
 
@@ -186,7 +197,7 @@ def _losses(run: Run) -> list[str]:
 def _within(run: Run, reference: Measurement) -> str:
     """Name the largest fraction whose loss lies within one standard error, and what loss would have been seen."""
     label = numbers.in_prose(run.objective.label)
-    quantized = [item for item in run.front if item.executed_fraction > 0]
+    quantized = [item for item in run.front if item.reduction > 0]
     gaps = {item.digest: difference(item, reference, run.objective) for item in quantized}
     if all(gap.error is None for gap in gaps.values()):
         return f"No spread of the {label} was measured, so no difference from the float reference is known to be one."
@@ -196,24 +207,39 @@ def _within(run: Run, reference: Measurement) -> str:
     if not (free := decision.equal(run, level)):
         least = min((gaps[item.digest] for item in level), key=lambda gap: gap.detectable or 0.0)
         return (
-            f"No loss of the {label} was seen up to {numbers.percent(level[-1].executed_fraction)}, but nothing is "
-            f"claimed: only {decision.power(run, least)}, more than the poorest handmade strategy loses."
+            f"No loss of the {label} was seen up to {numbers.reach(level[-1])}, but nothing is claimed: only "
+            f"{decision.power(run, least)}, more than the poorest handmade strategy loses."
+        )
+    member = f"({_member(run, free[-1])}); {decision.power(run, gaps[free[-1].digest])}."
+    if run.counts_bits:
+        return (
+            f"Weights can take {numbers.reach(free[-1])} each in the mean with the {label} within one standard "
+            f"error of the original's {member}"
         )
     return (
         f"Up to {numbers.percent(free[-1].executed_fraction)} of the executed parameters can be quantised with the "
-        f"{label} within one standard error of the float reference ({_member(run, free[-1])}); "
-        f"{decision.power(run, gaps[free[-1].digest])}."
+        f"{label} within one standard error of the float reference {member}"
     )
 
 
 def _loss(run: Run, item: Measurement, reference: Measurement) -> str:
     smaller = numbers.smaller(item.size_bytes, reference.size_bytes)
     return (
-        f"{numbers.percent(item.executed_fraction)} are quantised and the {numbers.in_prose(run.objective.label)} is "
+        f"{_extent(item)} and the {numbers.in_prose(run.objective.label)} is "
         f"{decision.change(run, difference(item, reference, run.objective))} than the float reference"
         + (f", with a file {smaller}" if smaller else "")
         + f" ({_member(run, item)})."
     )
+
+
+def _extent(item: Measurement) -> str:
+    if item.mean_bits is None:
+        return f"{numbers.percent(item.executed_fraction)} are quantised"
+    return f"weights take {numbers.reach(item)} each"
+
+
+def _bits(reduction: float) -> str:
+    return f"{32 * (1 - reduction):.2f}"
 
 
 def _handmade(run: Run) -> list[str]:
@@ -227,7 +253,7 @@ def _handmade(run: Run) -> list[str]:
     contests = [item for item in comparisons if item.challenger and not item.apart]
     level = [_name(run, item.strategy) for item in contests if not item.beaten]
     sentences = {
-        f"At equal or higher quantised fraction, the search beats {_listed(gains)}.": gains,
+        f"At {_no_less(run)}, the search beats {_listed(gains)}.": gains,
         f"Nothing that the search found quantises as much as {_listed(unmatched)}.": unmatched,
         f"What the search found beyond {_listed(apart)} quantises more and is worse: another trade.": apart,
         f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard errors.": level,
