@@ -93,7 +93,7 @@ def test_load_of_the_other_cores(
 ) -> None:
     ticks = iter([(1000.0, 4000.0), (1000.0 + busy, 4000.0 + every)])
     monkeypatch.setattr(runtime, "_ticks", lambda: next(ticks))
-    monkeypatch.setattr(runtime.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert runtime.Load().share() == (None if load is None else pytest.approx(load))
 
 

@@ -41,6 +41,7 @@ def _flat(run: Run, item: Measurement) -> dict[str, Any]:
         "fraction": item.fraction,
         "weight_fraction": item.weight_fraction,
         "executed_fraction": item.executed_fraction,
+        "mean_bits": item.mean_bits,
         "size_bytes": item.size_bytes,
         "train_seconds": item.train_seconds,
         "model": item.model,

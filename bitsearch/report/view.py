@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bitsearch.core import pareto
@@ -13,10 +14,13 @@ from bitsearch.core.space import Group
 from bitsearch.report import numbers
 
 TRAINING: Mapping[Fidelity, str] = {
+    "untrained": "nothing trained",
     "shared-weights": "shared weights",
     "finetuned": "short training",
     "full": "full training",
 }
+CARDS = 60
+"""Cards on a page; the table of every measurement holds the rest."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,13 @@ class Run:
         """The float network: the first strategy that quantises nothing."""
         return self.reference_among(self.measured)
 
+    @cached_property
+    def carded(self) -> dict[str, Measurement]:
+        """What has a card of its own, by digest: front and strategies, then what else was trained as long."""
+        rest = self.measured if self.is_final else []
+        members = {item.digest: item for item in (*self.front, *self.baselines, *rest)}
+        return dict(list(members.items())[:CARDS])
+
     @property
     def knee(self) -> Measurement | None:
         """The front member with the best trade, if the front bends at all."""
@@ -88,10 +99,15 @@ class Run:
 
     @property
     def is_final(self) -> bool:
-        """Whether the front went through final training."""
-        return self.fidelity == "full"
+        """Whether the front went through final training, or nothing is ever trained."""
+        return self.fidelity in ("full", "untrained")
 
     @property
+    def counts_bits(self) -> bool:
+        """Whether configurations are held to each other by bits a weight, not by the quantised fraction."""
+        return any(item.mean_bits is not None for item in self.results)
+
+    @cached_property
     def groups(self) -> dict[str, dict[str, int]]:
         """The weights of each layer of each group, in network order."""
         weights = {layer.name: layer.weights for layer in self.manifest.layers}
@@ -117,6 +133,10 @@ class Run:
         """Number a front member from 1, best performance first; empty for all others."""
         return next((str(i) for i, member in enumerate(self.front, 1) if member.digest == item.digest), "")
 
+    def anchor(self, item: Measurement) -> str:
+        """Give where the page says more of a configuration: its card, else its row among all measurements."""
+        return f"c-{item.digest}" if item.digest in self.carded else f"m-{item.digest}-{item.fidelity}"
+
     def model_file(self, item: Measurement) -> Path | None:
         """Give the file to serve, relative to the run folder, if it was kept and is whole."""
         path = self.folder.model_file(item)
@@ -124,17 +144,15 @@ class Run:
 
     def shown(self) -> list[tuple[str, Evaluation]]:
         """Give the evaluations to plot, each once: float, best quantised, knee and most quantised."""
-        quantized = [item for item in self.front if item.executed_fraction > 0]
+        quantized = [item for item in self.front if item.reduction > 0]
         best, most = (quantized[0], quantized[-1]) if quantized else (None, None)
         picks = {"float": self.reference, "best quantised": best, "most quantised": most, "knee": self.knee}
         # Reversed, so that where two picks are one configuration the earlier name stays.
         distinct = {item.digest: (kind, item) for kind, item in reversed(picks.items()) if item}
-        ordered = sorted(distinct.values(), key=lambda pick: pick[1].executed_fraction)
+        ordered = sorted(distinct.values(), key=lambda pick: pick[1].reduction)
         found = [(kind, item, self.folder.evaluation(item.digest)) for kind, item in ordered]
         return [
-            (f"{kind} ({numbers.percent(item.executed_fraction)})", evaluation)
-            for kind, item, evaluation in found
-            if evaluation
+            (f"{kind} ({numbers.reach(item)})", evaluation) for kind, item, evaluation in found if evaluation
         ]
 
 

@@ -24,7 +24,7 @@ from bitsearch.core.assignment import digest
 from bitsearch.core.budget import Budget, Limits
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.front import Front
-from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse, Stage
+from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
@@ -53,6 +53,7 @@ from bitsearch.run.plan import (
 from bitsearch.run.rehearsal import rehearse
 from bitsearch.run.search import Study, check_sampler, describe, search
 from bitsearch.run.sharing import Sharing
+from bitsearch.run.stages import add_time, require_same
 from bitsearch.run.terminal import Terminal, duration
 
 SECONDS_BETWEEN_PULSES = 2.0
@@ -217,7 +218,7 @@ class _Run:
         began = time.monotonic()
         identity = self.spec.identity
         if known:
-            _require_same(self.folder, known.identity, identity)
+            require_same(self.folder, known.identity, identity)
         task, data = self.spec.task, self.spec.data
         yardsticks = task.yardsticks(data)
         for item in yardsticks:
@@ -270,7 +271,7 @@ class _Run:
             timed=known.timed if known else (),
         )
         self.folder.write_manifest(manifest)
-        self._add_time(DATA, time.monotonic() - began)
+        add_time(self.folder, DATA, time.monotonic() - began)
 
     def _plan(self) -> Plan:
         """Predict the time of every stage and say it; what has been timed once is kept for the next sitting."""
@@ -282,7 +283,7 @@ class _Run:
             began = time.monotonic()
             options = self.entry.options_of_reference(task.preset)
             costs = rehearse(self.spec, self.space, options, manifest, known[DATA])
-            self._add_time("plan", time.monotonic() - began)
+            add_time(self.folder, "plan", time.monotonic() - began)
         found = predict(
             self.space, task.recipes, self.request.trials, costs, self.count, self.request.timeout
         )
@@ -435,8 +436,8 @@ class _Run:
         if missing:
             self.terminal.say("float references of repeated trainings")
             self._repeat_references(executor, missing)
-        for future in as_completed(self.repeated.values()):
-            future.result()
+        for reference in as_completed(self.repeated.values()):
+            reference.result()
 
         if missing and self.request.storage:
             self._share_finals(executor, missing, done, rungs)
@@ -564,12 +565,7 @@ class _Run:
         self.forecast.begin(name, counts=fresh)
         began = time.monotonic()
         yield
-        self._add_time(name, time.monotonic() - began)
-
-    def _add_time(self, name: str, seconds: float) -> None:
-        stages = {item.name: item.seconds for item in self.folder.manifest().stages}
-        stages[name] = stages.get(name, 0.0) + seconds
-        self.folder.update(stages=tuple(Stage(*item) for item in stages.items()))
+        add_time(self.folder, name, time.monotonic() - began)
 
 
 def _gains(inventory: Inventory, space: SearchSpace) -> dict[str, float]:
@@ -580,20 +576,6 @@ def _gains(inventory: Inventory, space: SearchSpace) -> dict[str, float]:
         / inventory.executed_parameters
         for group in space.groups
     }
-
-
-def _require_same(folder: RunFolder, known: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise ConfigurationError that names what differs, with both values."""
-    differing = [name for name in {**known, **now} if known.get(name) != now.get(name)]
-    if differing:
-        parts = [
-            f"{name} {known.get(name, 'nothing')}, now {now.get(name, 'nothing')}" for name in differing[:3]
-        ]
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise ConfigurationError(
-            f"{folder.path} holds a run with other settings or data ({'; '.join(parts)}{more}); "
-            "choose another --out, or repeat that run's flags to continue it"
-        )
 
 
 def _training_environment() -> Mapping[str, Any]:
