@@ -1,11 +1,17 @@
 """The report of a synthetic run, in every state that a run can leave behind."""
 
+import base64
 import csv
 import dataclasses
+import hashlib
+import json
 import random
 import re
+import shlex
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -28,13 +34,15 @@ from bitsearch.core.manifest import Published
 from bitsearch.core.measurement import (
     Evaluation,
     Histogram,
+    Latency,
+    Measurement,
     Metric,
     Profile,
     Quantity,
     Yardstick,
 )
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import numbers, physics, tables, verdict, view
+from bitsearch.report import cards, decision, numbers, physics, tables, verdict, view
 from bitsearch.report.sheets import _csv, _flat
 
 
@@ -46,14 +54,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 class Page(HTMLParser):
-    """Collect a page's text, ids and everything that it refers to."""
+    """Collect what a page shows as text, its ids and everything that it refers to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Path | str) -> None:
         super().__init__()
         self.ids: list[str] = []
         self.targets: list[str] = []
         self.words: list[str] = []
-        self.feed(path.read_text())
+        self.feed(source.read_text() if isinstance(source, Path) else source)
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -62,18 +70,20 @@ class Page(HTMLParser):
         self.targets += [values[name] for name in ("href", "src", "xlink:href") if name in values]
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self.lasttag not in ("script", "style"):
+            self.words.append(data)
 
 
 def page(folder: RunFolder) -> Page:
-    return Page(report.build(folder))
+    return Page(report.render(view.read(folder)))
 
 
 def test_page_is_self_contained(whole: RunFolder) -> None:
     """Nothing is loaded from elsewhere, and every link leads to an id or to a file of the run folder."""
     index = whole.report / "index.html"
     text, parsed = index.read_text(), Page(index)
-    assert not re.search(r"https?://|<script|@import|url\((?!#)", text)
+    assert not re.search(r"https?://|<script[ /]|@import|url\((?!#)", text)
+    assert text.count("<script") == 1
     assert len(parsed.ids) == len(set(parsed.ids))
     for target in parsed.targets:
         if target.startswith("#"):
@@ -140,7 +150,7 @@ def test_csv_holds_every_digit(whole: RunFolder) -> None:
 def test_building_again_gives_the_same_page(tmp_path: Path) -> None:
     folder = begin(tmp_path)
     baselines(folder, "full", random.Random(1))
-    assert report.build(folder).read_text() == report.build(folder).read_text()
+    assert report.render(view.read(folder)) == report.render(view.read(folder))
 
 
 def test_fidelities_are_never_mixed(whole: RunFolder) -> None:
@@ -206,9 +216,20 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     folder = begin(tmp_path)
     folder.update(title="<script>alert(1)</script>", model='"><img src=x>')
     baselines(folder, "full", random.Random(1))
-    written = report.build(folder).read_text()
-    assert "<script>" not in written
+    written = report.render(view.read(folder))
+    assert "<script>alert" not in written
+    assert written.count("<script") == 1
     assert "<img" not in written
+
+
+def test_only_the_script_of_the_page_may_run(whole: RunFolder) -> None:
+    """The policy names its hash, so that a browser would run nothing else, whatever a record holds."""
+    text = (whole.report / "index.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+    assert "unsafe-inline" not in text.replace("style-src 'unsafe-inline'", "")
 
 
 @pytest.mark.parametrize("name", ['x"><img src=x onerror=alert(3)>', "x/../../../../escaped"])
@@ -254,7 +275,7 @@ def test_numbers_at_the_end_of_the_range_do_not_end_the_report(tmp_path: Path) -
     for name, value in (("default", -1e308), ("all", 1e308)):
         item = measure(BASELINES[name], f"baseline:{name}", "full", rng)
         folder.append(dataclasses.replace(item, metrics={"nll": Quantity(value, 1e308, 3)}))
-    assert "Handmade strategies" in report.build(folder).read_text()
+    assert "Handmade strategies" in page(folder).text
 
 
 @pytest.mark.parametrize(
@@ -370,13 +391,103 @@ def test_verdict_names_the_file_to_deploy(whole: RunFolder) -> None:
     run = view.read(whole)
     found = verdict.verdict(run).deploy
     assert found is not None
-    assert (whole.report / found.href).is_file()
-    item = next(item for item in run.front if item.model == found.text)
+    assert (whole.report / found.file.href).is_file()
     assert run.reference is not None
-    assert numbers.smaller(item.size_bytes, run.reference.size_bytes) in found.note
-    times = run.reference.latency_us[0].median_us / item.latency_us[0].median_us
-    assert f"{times:.2f} \N{MULTIPLICATION SIGN} as fast at batch 1 (310 µs to " in found.note
-    assert re.search(r"validation NLL .* (worse|better)", found.note)
+    facts = {fact.title: fact for fact in found.facts}
+    assert numbers.smaller(found.item.size_bytes, run.reference.size_bytes) in facts["file size"].text
+    speed = facts["speed, batch 1, 1 thread"]
+    assert speed.note.startswith("310 µs")
+    times = run.reference.latency_us[0].median_us / found.item.latency_us[0].median_us
+    assert speed.text.startswith(f"{times:.2f} ± ")
+    assert re.search(r"(worse|better) \(", facts["validation NLL"].text)
+
+
+def test_spread_of_a_ratio_is_that_of_both_files() -> None:
+    """10 % of the one and 20 % of the other in quadrature, from interquartile ranges of a normal distribution."""
+    files = [
+        Latency(1, 1, "avx2", median, 1.349 * share * median, 50)
+        for median, share in ((50.0, 0.1), (100.0, 0.2))
+    ]
+    ratio = decision.Ratio(of=files[0], to=files[1])
+    assert ratio.value == 2.0
+    assert ratio.std == pytest.approx(2.0 * 0.05**0.5)
+
+
+def trained(name: str, values: Sequence[float], item: Measurement) -> Measurement:
+    """Give a measurement the results of trainings with common seeds."""
+    quantity = Quantity(statistics.mean(values), statistics.stdev(values), len(values), tuple(values))
+    return dataclasses.replace(item, metrics={name: quantity})
+
+
+RIVAL = configuration("exchange", lambda block, part: True)
+
+
+def three(
+    tmp_path: Path, default: Sequence[float], handmade: Sequence[float], rival: Sequence[float]
+) -> view.Run:
+    """Make a run of the float network, one strategy and one configuration of the search, trained several times."""
+    folder, rng = begin(tmp_path), random.Random(1)
+    folder.append(trained("nll", default, measure(BASELINES["default"], "baseline:default", "full", rng)))
+    folder.append(trained("nll", handmade, measure(BASELINES["all"], "baseline:all", "full", rng)))
+    folder.append(trained("nll", rival, measure(RIVAL, "final", "full", rng)))
+    return view.read(folder)
+
+
+def test_a_gain_of_every_seed_counts_however_much_seeds_scatter(tmp_path: Path) -> None:
+    """Losses of 10, 20 and 30 and the same less 1, 1.1 and 0.9: each alone scatters ten times the gain."""
+    run = three(tmp_path, (1.0, 2.0, 3.0), (10.0, 20.0, 30.0), (9.0, 18.9, 29.1))
+    assert verdict.verdict(run).headline.startswith("The search beats every handmade strategy")
+
+
+def test_nothing_is_claimed_that_trainings_could_not_have_shown(tmp_path: Path) -> None:
+    """Two trainings that scatter by more than the whole range from float to the poorest strategy show nothing."""
+    blind = three(tmp_path / "blind", (1.0, 1.0), (1.5, 1.5), (0.0, 2.1))
+    found = verdict.verdict(blind)
+    assert any("nothing is claimed" in text and "2 paired trainings" in text for text in found.sentences)
+    assert "without a measurable loss" not in " ".join([found.headline, *found.sentences])
+    assert found.deploy is not None
+    assert "without a measurable loss" not in found.deploy.advice
+    sharp = three(tmp_path / "sharp", (1.0, 1.0), (5.0, 5.0), (1.0, 1.01))
+    text = " ".join(verdict.verdict(sharp).sentences)
+    # (6.314 + 1.376) * 0.005, from tables of Student's t for one degree of freedom.
+    assert "a loss of 0.038 nats" in text
+    assert "80 % power at the 5 % level, 2 paired trainings" in text
+
+
+def test_where_nothing_was_gained_the_page_says_what_it_would_take(tmp_path: Path) -> None:
+    """A gain of 1 whose differences spread by 2 takes ((2 + 0.842) * 2)² = 32.3, and two more for Student's t."""
+    run = three(tmp_path, (0.0, 0.1, 0.2), (10.0, 10.0, 10.0), (7.0, 9.0, 11.0))
+    found = verdict.verdict(run)
+    assert found.headline == "No significant gain over the handmade strategies"
+    (trainings,) = (text for text in found.needed if text.startswith("Trainings"))
+    assert "about 35 of each, 3 now" in trainings
+    assert any(text.startswith("Trials: ") for text in found.needed)
+    assert "What it would take to show a gain" in page(run.folder).text
+
+
+def test_card_holds_layers_file_and_command(whole: RunFolder) -> None:
+    run = view.read(whole)
+    found = {card.item.digest: card for card in cards.cards(run)}
+    assert set(found) == {item.digest for item in run.measured}
+    for item in run.measured:
+        card = found[item.digest]
+        named = [name for layers in card.layers for name in layers.names]
+        assert sorted(named) == sorted(run.groups)
+        words = shlex.split(card.command)
+        assert words[:2] == ["bitsearch", "train"]
+        if "--assignment" in words:
+            file = Path(words[words.index("--assignment") + 1])
+            assert json.loads(file.read_text()) == dict(item.assignment)
+        else:
+            assert words[words.index("--strategy") + 1] == run.names[item.digest]
+
+
+def test_every_point_leads_somewhere(whole: RunFolder) -> None:
+    """What is on the front or handmade has a card; other points lead to their row."""
+    parsed = Page(whole.report / "index.html")
+    targets = {target[1:] for target in parsed.targets if target.startswith(("#c-", "#m-"))}
+    assert any(target.startswith("m-") for target in targets)
+    assert targets <= set(parsed.ids)
 
 
 def test_a_busy_machine_and_a_kernel_that_did_not_run(whole: RunFolder) -> None:
@@ -389,9 +500,9 @@ def test_a_busy_machine_and_a_kernel_that_did_not_run(whole: RunFolder) -> None:
     assert "kernel" not in table.titles
     cell = table.rows[0][table.titles.index("batch 1,\n1 thread")]
     assert "0.4 of float, busy machine" in cell.note
-    (speed,) = verdict._speeds(item, run.reference)
-    assert speed.startswith("2.50 \N{MULTIPLICATION SIGN} as fast at batch 1 (")
-    assert speed.endswith(", on a busy machine)")
+    (speed,) = decision.speeds(item, run.reference)
+    assert speed.text.startswith("2.50 ± ")
+    assert speed.note.endswith(", busy machine")
     row = next(csv.DictReader(_csv([_flat(run, item)]).splitlines()))
     title = "latency_us batch 1, 1 thread"
     assert (row[f"{title}, of the float file"], row[f"{title}, busy"]) == ("0.4", "True")

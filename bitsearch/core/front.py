@@ -1,10 +1,10 @@
 """`front.json`: what no other configuration beats, and how good that is as a whole."""
 
-import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bitsearch.core import pareto
+from bitsearch.core.difference import difference
 from bitsearch.core.measurement import Measurement, Metric
 
 FORMAT = 1
@@ -102,12 +102,10 @@ def reference_of(handmade: Collection[Measurement], objective: Metric) -> Refere
 def without_loss(
     items: Iterable[Measurement], reference: Measurement, objective: Metric
 ) -> list[Measurement]:
-    """Keep what is quantised and at most one combined standard deviation worse than `reference`, where it is known."""
+    """Keep what is quantised and at most one standard error worse than `reference`, where that is known."""
 
     def tolerated(item: Measurement) -> bool:
-        stds = [one.metrics[objective.name].std for one in (item, reference)]
-        known = [std for std in stds if std is not None]
-        loss = pareto.loss(item, objective) - pareto.loss(reference, objective)
-        return len(known) == len(stds) and loss <= math.hypot(*known)
+        gap = difference(item, reference, objective)
+        return gap.error is not None and -gap.gain <= gap.error
 
     return [item for item in items if item.reduction > 0 and tolerated(item)]

@@ -1,9 +1,12 @@
 """The report of a run: one HTML page, figures and tables, made from the files of a run folder alone."""
 
+import base64
+import hashlib
+import json
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from importlib.resources import files
@@ -21,12 +24,28 @@ from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.manifest import Manifest
 from bitsearch.core.names import safe_name
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import figures, numbers, physics, tables, verdict, view
+from bitsearch.report import cards, figures, numbers, physics, tables, verdict, view
 from bitsearch.report.sheets import sheets
-from bitsearch.report.style import STYLE, Draw, draw, publish
+from bitsearch.report.style import STYLE, Draw, Drawing, Picture, draw, inline, publish
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+CONTENTS = {
+    "decision": "Decision",
+    "front": "The front",
+    "strategies": "Handmade strategies",
+    "layers": "Layers",
+    "physics": "Physics",
+    "published": "The paper's numbers",
+    "configurations": "Configurations",
+    "measurements": "Every measurement",
+    "health": "Health of the search",
+    "again": "Reproducing this run",
+}
+"""Sections of the page, by id."""
+LIGHT = ("pareto", "layers", "hypervolume")
+"""Figures that a page has while its run goes on: drawing all takes time that trainings want."""
 
 
 def build(folder: RunFolder, executor: Executor | None = None) -> Path:
@@ -37,13 +56,16 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
     run = view.read(folder)
     for name, text in sheets(run).items():
         write_atomically(folder.report / name, text)
+    for item in run.carded.values():
+        content = json.dumps(dict(item.assignment), indent=1)
+        write_atomically(folder.report / cards.assignment_file(item), content)
     with rc_context(STYLE):
         side_by_side = executor.map if executor else map
-        drawings = {name: drawn for name, make in _drawings(run) if (drawn := draw(make))}
+        drawings = _drawn(dict(_drawings(run)))
         where = repeat(folder.report / "figures")
         pictures = list(side_by_side(publish, drawings.values(), drawings, where))
     page = folder.report / "index.html"
-    write_atomically(page, _template().render(_content(run), pictures=pictures))
+    write_atomically(page, _page(run, pictures))
     return page
 
 
@@ -51,13 +73,19 @@ def predicted_seconds(folder: RunFolder) -> float:
     """Predict how long `build` draws in one process, from the first and the last figure that it has."""
     drawings = list(_drawings(view.read(folder)))
     with rc_context(STYLE):
-        publish(
-            draw(drawings[0][1]) or "", "first", folder.report
-        )  # what is imported and cached is not timed
+        # What is imported and cached is not timed.
+        publish(draw(drawings[0][1]) or "", "first", folder.report)
         began = time.monotonic()
         for name, make in (drawings[0], drawings[-1]):
             publish(draw(make) or "", name, folder.report)
     return (time.monotonic() - began) / 2 * len(drawings)
+
+
+def render(run: view.Run) -> str:
+    """Give the page as it stands, with the figures of `LIGHT` alone, and write nothing."""
+    makers = {name: make for name, make in _drawings(run) if name in LIGHT}
+    with rc_context(STYLE):
+        return _page(run, [inline(drawing, name) for name, drawing in _drawn(makers).items()])
 
 
 def front(run: view.Run) -> "Figure":
@@ -84,11 +112,23 @@ def _drawings(run: view.Run) -> Iterator[tuple[str, Draw]]:
     yield from physics.figures(run)
 
 
+def _drawn(makers: Mapping[str, Draw]) -> dict[str, Drawing | str]:
+    return {name: drawn for name, make in makers.items() if (drawn := draw(make))}
+
+
+def _page(run: view.Run, pictures: Sequence[Picture]) -> str:
+    return _template().render(_content(run), pictures=pictures)
+
+
 def _content(run: view.Run) -> dict[str, Any]:
     """Collect what the page says beside its figures."""
     manifest = run.manifest
+    script = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
     return {
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "run": run,
+        "cards": cards.cards(run),
         "manifest": manifest,
         "command": shlex.join(manifest.command),
         "title": _title(manifest),
@@ -99,8 +139,10 @@ def _content(run: view.Run) -> dict[str, Any]:
         "baselines_serving": tables.serving(run, run.baselines),
         "comparison": verdict.comparison_table(run) if run.searched else None,
         "published": tables.published(run),
+        "measured": tables.measurements(run),
         "alone": tables.alone(run),
         "failures": tables.failures(run) if run.failures else None,
+        "contents": [(name, title) for name, title in CONTENTS.items() if _has(run, name)],
         "evaluated": run.shown(),
         "drawn": physics.DRAWN,
         "few": physics.FEW,
@@ -111,6 +153,13 @@ def _content(run: view.Run) -> dict[str, Any]:
         "numbers": numbers,
         "training": view.TRAINING,
     }
+
+
+def _has(run: view.Run, section: str) -> bool:
+    """Tell whether a page has a section: files that nothing was trained for have no physics, own networks no paper."""
+    if section == "published":
+        return bool(run.manifest.published.results)
+    return section != "physics" or bool(run.shown()) or run.fidelity != "untrained"
 
 
 def _title(manifest: Manifest) -> str:

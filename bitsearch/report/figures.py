@@ -13,7 +13,7 @@ from bitsearch.core.front import reference_of
 from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.core.precision import Precision
 from bitsearch.report import numbers, style
-from bitsearch.report.style import Drawing
+from bitsearch.report.style import Drawing, Point
 from bitsearch.report.view import TRAINING, Run
 
 LONG_NAME = 24
@@ -38,7 +38,8 @@ def performance(
     figure = Figure(layout="constrained")
     against = "bits saved" if run.counts_bits else "quantised fraction"
     drawing = Drawing(figure, f"{metric.label} against {against}, {TRAINING[measured[0].fidelity]}")
-    plane = _Plane(figure.add_subplot(), drawing, run, metric)
+    core = {item.digest for item in [*front, *strategies]} if is_objective else set()
+    plane = _Plane(figure.add_subplot(), drawing, run, metric, core)
     plane.limit([*front, *strategies] or having, having)
     plane.reference(run.reference_among(having))
     chosen = {item.digest for item in [*front, *strategies]}
@@ -63,12 +64,16 @@ def performance(
 
 @dataclass(frozen=True)
 class _Plane:
-    """Axes of one metric against quantised fraction; call `limit` first, it says what is outside."""
+    """Axes of one metric against quantised fraction; call `limit` first, it says what is outside.
+
+    The keyboard reaches the points of `core`; the pointer reaches all.
+    """
 
     axes: Axes
     drawing: Drawing
     run: Run
     metric: Metric
+    core: set[str]
 
     def quantity(self, item: Measurement) -> Quantity:
         return item.metrics[self.metric.name]
@@ -160,9 +165,14 @@ class _Plane:
         )
         line.set(markersize=size, markerfacecolor=face, markeredgecolor=edge, markeredgewidth=0.8)
         line.set_gid(f"point-{item.digest}")
-        self.drawing.hover[f"point-{item.digest}"] = (
-            f"{self.run.name(item)}: {self.metric.label} {numbers.short(self.quantity(item))}, "
-            f"{numbers.reach(item)}{'' if self.run.counts_bits else ' quantised'}, {numbers.size(item.size_bytes)}"
+        place = self.run.place(item)
+        self.drawing.points[f"point-{item.digest}"] = Point(
+            f"{self.run.name(item)}{f' (front member {place})' if place else ''}: "
+            f"{self.metric.label} {numbers.short(self.quantity(item))}, "
+            f"{numbers.reach(item)}{'' if self.run.counts_bits else ' quantised'}, {numbers.size(item.size_bytes)}",
+            item.digest,
+            self.run.anchor(item),
+            item.digest in self.core,
         )
 
 

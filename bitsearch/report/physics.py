@@ -58,6 +58,24 @@ def figures(run: Run) -> Iterator[tuple[str, Draw]]:
     yield from ((name, partial(_stamped, draw, run.stamp)) for name, draw in drawings)
 
 
+def plots(shown: Sequence[tuple[str, Evaluation]]) -> dict[str, tuple[str, ...]]:
+    """Name the figures that show each evaluation, by its digest."""
+    chosen = telling(shown)
+    return {
+        evaluation.digest: tuple(
+            f"{kind}-{safe_name(plot.name)}"
+            for kind, members in (
+                ("histogram", chosen(evaluation)),
+                ("profile", evaluation.profiles),
+                ("curve", evaluation.curves),
+                ("map", evaluation.maps),
+            )
+            for plot in members
+        )
+        for _, evaluation in shown
+    }
+
+
 def _stamped(draw: Callable[[], Drawing], text: str) -> Drawing:
     drawing = draw()
     last = drawing.description.startswith("map ")  # panels stand side by side

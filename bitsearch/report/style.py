@@ -3,9 +3,10 @@
 import io
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 from markupsafe import Markup, escape
 from matplotlib import rc_context
@@ -37,6 +38,12 @@ NAMES: Final[Mapping[str, str]] = {
     GREEN: "green",
     PURPLE: "purple",
 }
+
+SVG: Final = "{http://www.w3.org/2000/svg}"
+TYPEFACE: Final = "'STIX Two Text', STIXGeneral, 'Times New Roman', 'Liberation Serif', Tinos, serif"
+"""What browsers have of the proportions that figures are laid out in, those of STIX: Times and its kin."""
+ElementTree.register_namespace("", SVG.strip("{}"))
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 STYLE: Final[Any] = {
     "font.family": "STIXGeneral",  # comes with matplotlib, so figures look the same on every machine
@@ -74,18 +81,32 @@ STYLE: Final[Any] = {
     "lines.linewidth": 1.5,
     "errorbar.capsize": 2,
     "svg.hashsalt": "bitsearch",
+    "svg.fonttype": "none",  # text that can be selected, searched and read aloud
     "pdf.fonttype": 42,
     "savefig.dpi": 180,
 }
 
 
+@dataclass(frozen=True)
+class Point:
+    """What an artist of a figure says under the pointer, which configuration it is and where a click leads.
+
+    The keyboard stops at it with `tab`.
+    """
+
+    text: str
+    digest: str
+    anchor: str
+    tab: bool = True
+
+
 @dataclass
 class Drawing:
-    """A figure, what it shows in one line, and the texts its artists show under the pointer, by their gid."""
+    """A figure, what it shows in one line, and its artists that answer to the pointer, by their gid."""
 
     figure: Figure
     description: str
-    hover: dict[str, str] = field(default_factory=dict)
+    points: dict[str, Point] = field(default_factory=dict)
 
 
 Draw = Callable[[], Drawing | None]
@@ -93,12 +114,15 @@ Draw = Callable[[], Drawing | None]
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure inside the page: `svg` takes its colours from the page; a paragraph where it could not be drawn."""
+    """A figure inside the page: `svg` takes its colours from the page; a paragraph where it could not be drawn.
+
+    `files` says whether PDF and PNG lie beside the page.
+    """
 
     name: str
     description: str
     svg: Markup
-    drawn: bool = True
+    files: bool = True
 
 
 def stamp(axes: Axes, text: str) -> None:
@@ -109,7 +133,9 @@ def stamp(axes: Axes, text: str) -> None:
 def draw(make: Draw) -> Drawing | str | None:
     """Draw a figure, or say why it cannot be drawn (records may hold any number); None where there is none yet."""
     try:
-        return make()
+        if drawing := make():
+            _show_bad_formulas_as_text(drawing.figure)
+        return drawing
     except (ArithmeticError, IndexError, ValueError) as error:
         return _reason(error)
 
@@ -117,34 +143,43 @@ def draw(make: Draw) -> Drawing | str | None:
 @rc_context(STYLE)
 def publish(drawing: Drawing | str, name: str, folder: Path) -> Picture:
     """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed, or the reason why there is none."""
+    if not isinstance(drawing, str):
+        try:
+            _write(drawing, name, folder)
+        except (ArithmeticError, IndexError, ValueError) as error:
+            for suffix in ("png", "pdf"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+            drawing = _reason(error)
+    return replace(inline(drawing, name), files=not isinstance(drawing, str))
+
+
+@rc_context(STYLE)
+def inline(drawing: Drawing | str, name: str) -> Picture:
+    """Give the SVG to embed, or the reason why there is none, and write no file."""
     if isinstance(drawing, str):
-        return Picture(name, "", Markup('<p class="warning">{}</p>').format(drawing), drawn=False)
+        return Picture(name, "", Markup('<p class="warning">{}</p>').format(drawing), files=False)
+    drawing.figure.patch.set_visible(False)
+    buffer = io.StringIO()
+    svg: Any = FigureCanvasSVG(drawing.figure)
     try:
-        return _publish(drawing, name, folder)
+        svg.print_svg(buffer, metadata={"Date": None})
     except (ArithmeticError, IndexError, ValueError) as error:
-        for suffix in ("png", "pdf"):
-            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-        return publish(_reason(error), name, folder)
+        return inline(_reason(error), name)
+    return Picture(name, drawing.description, _embeddable(buffer.getvalue(), name, drawing), files=False)
 
 
 def _reason(error: Exception) -> str:
     return f"This figure cannot be drawn: {' '.join(str(error).split())[:200]}"
 
 
-def _publish(drawing: Drawing, name: str, folder: Path) -> Picture:
+def _write(drawing: Drawing, name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure = drawing.figure
-    _show_bad_formulas_as_text(figure)
     figure.savefig(folder / f"{name}.png")
     figure.set_layout_engine("none")
     # Not `savefig`, which draws everything a second time for a layout that now stands.
     pdf: Any = FigureCanvasPdf(figure)
     pdf.print_pdf(folder / f"{name}.pdf", metadata={"CreationDate": None})
-    figure.patch.set_visible(False)
-    buffer = io.StringIO()
-    svg: Any = FigureCanvasSVG(figure)
-    svg.print_svg(buffer, metadata={"Date": None})
-    return Picture(name, drawing.description, _embeddable(buffer.getvalue(), name, drawing))
 
 
 def _show_bad_formulas_as_text(figure: Figure) -> None:
@@ -161,17 +196,35 @@ def _show_bad_formulas_as_text(figure: Figure) -> None:
 
 
 def _embeddable(svg: str, name: str, drawing: Drawing) -> Markup:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    for gid, text in drawing.hover.items():
-        svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(text)}</title>')
+    """Take a figure into the page: links for its points, ids of its own, the page's colours and a fitting typeface."""
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag == f"{SVG}metadata":
+                parent.remove(child)
+            elif point := drawing.points.get(child.get("id", "")):
+                _link(child, point)
+    svg = ElementTree.tostring(root, encoding="unicode")
     # Many figures share one page, so their ids must not meet.
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'(\bid="|href="#(?!c-|m-)|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in NAMES.items():
         svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r"'?(?:STIXGeneral|DejaVu Serif)'?", TYPEFACE, svg)
     width, height = 72 * drawing.figure.get_size_inches()  # points
+    # An image has no inside for a screen reader: a figure with links is a group instead.
+    role = "group" if drawing.points else "img"
     head = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width:g}pt" role="img" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width / 12:g}rem" role="{role}" '
         f'aria-label="{escape(drawing.description)}">'
     )
     return Markup(re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL))
+
+
+def _link(element: ElementTree.Element, point: Point) -> None:
+    """Make a group of shapes a link that says its text to pointers and screen readers alike."""
+    element.tag = f"{SVG}a"
+    element.attrib |= {"href": f"#{point.anchor}", "class": "point", "data-digest": point.digest}
+    element.attrib |= {"aria-label": point.text} | ({} if point.tab else {"tabindex": "-1"})
+    title = ElementTree.Element(f"{SVG}title")
+    title.text = point.text
+    element.insert(0, title)

@@ -12,11 +12,16 @@ from bitsearch.report.view import TRAINING, Run
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table: a text, a smaller note under it, a link."""
+    """What stands in a table: a text, a smaller note under it, a link, and the number that rows are sorted by.
+
+    `strip` is a drawing in characters beside the text, which screen readers skip.
+    """
 
     text: str
     note: str = ""
     href: str = ""
+    value: float | None = None
+    strip: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Titles, for each column whether it holds words, and rows."""
+    """Titles, for each column whether it holds words, and rows.
+
+    `digests` says which configuration a row shows, `anchors` are the last parts of the ids of rows.
+    """
 
     titles: tuple[str, ...]
     words: tuple[bool, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    digests: tuple[str, ...] = ()
+    anchors: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, members: Iterable[Measurement], columns: Sequence[Column]) -> "Table":
@@ -46,6 +56,8 @@ class Table:
             titles=tuple(column.title for column, _ in filled),
             words=tuple(column.words for column, _ in filled),
             rows=tuple(zip(*(cells for _, cells in filled), strict=True)),
+            digests=tuple(item.digest for item in members),
+            anchors=tuple(item.digest for item in members),
         )
 
 
@@ -57,16 +69,16 @@ def performance(run: Run, members: Sequence[Measurement]) -> Table:
     def size(item: Measurement) -> Cell:
         is_reference = reference is not None and item.digest == reference.digest
         note = "float reference" if is_reference else numbers.smaller(item.size_bytes, whole)
-        return Cell(numbers.size(item.size_bytes), note)
+        return Cell(numbers.size(item.size_bytes), note, value=item.size_bytes)
 
     columns = [
-        Column("#", lambda item: Cell(run.place(item))),
+        _place(run),
         _configuration(run),
         *(_metric(metric, members) for metric in run.metrics.values()),
-        Column("bits a weight", lambda item: Cell("" if item.mean_bits is None else f"{item.mean_bits:.2f}")),
-        Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
-        Column("all parameters", lambda item: Cell(numbers.percent(item.fraction))),
-        Column("linear weights", lambda item: Cell(numbers.percent(item.weight_fraction))),
+        Column("bits a weight", lambda item: _bits(item.mean_bits)),
+        Column("quantised, executed layers", lambda item: _share(item.executed_fraction)),
+        Column("all parameters", lambda item: _share(item.fraction)),
+        Column("linear weights", lambda item: _share(item.weight_fraction)),
         Column("file size", size),
         Column("origin", lambda item: Cell(item.origin.split(":")[0], TRAINING[item.fidelity]), words=True),
     ]
@@ -100,19 +112,20 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
         notes = [f"IQR {numbers.duration_us(found.spread_us)}"]
         notes += [] if found.ratio is None else [f"{numbers.number(found.ratio, 3)} of float"]
         notes += ["busy machine"] if found.busy else []
-        return Cell(numbers.duration_us(found.median_us), ", ".join(notes))
+        return Cell(numbers.duration_us(found.median_us), ", ".join(notes), value=found.median_us)
 
     def parity(item: Measurement) -> Cell:
         if item.parity is None:
             return Cell("")
         difference = item.parity.output_mean_difference
         note = "means: none finite" if difference is None else f"means: {numbers.magnitude(difference)}"
-        return Cell(f"{100 * item.parity.output_agreement:.2f} %", note)
+        return Cell(f"{100 * item.parity.output_agreement:.2f} %", note, value=item.parity.output_agreement)
 
     def layer_error(item: Measurement) -> Cell:
         if item.parity is None:
             return Cell("")
-        return Cell(numbers.magnitude(item.parity.layer_max_error), f"{item.parity.layers} layers")
+        error = item.parity.layer_max_error
+        return Cell(numbers.magnitude(error), f"{item.parity.layers} layers", value=error)
 
     def kernel(item: Measurement) -> Cell:
         return Cell(", ".join({entry.kernel: None for entry in item.latency_us if entry.kernel}))
@@ -122,8 +135,8 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
         return Cell(path.as_posix(), href=f"../{path.as_posix()}") if path else Cell("")
 
     columns = [
-        Column("#", lambda item: Cell(run.place(item))),
-        Column("configuration", lambda item: Cell(f"`{run.name(item)}`"), words=True),
+        _place(run),
+        Column("configuration", lambda item: _linked(run, item), words=True),
         *(Column(title.replace(", ", ",\n"), functools.partial(latency, title)) for title in conditions),
         Column("kernel", kernel, words=True),
         Column("events as in torch", parity),
@@ -133,10 +146,75 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
     return Table.of(members, columns)
 
 
+def measurements(run: Run) -> Table:
+    """Show everything that was measured successfully, whatever its training."""
+    names = list(run.groups)
+
+    def strip(item: Measurement) -> Cell:
+        weights = run.groups
+        marks = [_mark({item.assignment.get(name, "") for name in weights[group]}) for group in names]
+        quantized = sum(mark != FLOAT for mark in marks)
+        return Cell(f"{quantized} of {len(marks)}", value=quantized, strip="".join(marks))
+
+    def option(name: str, item: Measurement) -> Cell:
+        return Cell(item.options.get(name, ""))
+
+    usable = [item for item in run.results if pareto.usable(item, run.objective)]
+    members = list({(item.digest, item.fidelity): item for item in usable}.values())
+    columns = [
+        Column("configuration", lambda item: _linked(run, item), words=True),
+        *(Column(name, functools.partial(option, name), words=True) for name in run.manifest.options),
+        _metric(run.objective, members),
+        Column("quantised, executed layers", lambda item: _share(item.executed_fraction)),
+        Column("file size", lambda item: Cell(numbers.size(item.size_bytes), value=item.size_bytes)),
+        Column("training", lambda item: Cell(TRAINING[item.fidelity]), words=True),
+        Column("origin", lambda item: Cell(item.origin.split(":")[0]), words=True),
+        Column("groups of layers", strip, words=True),
+    ]
+    anchors = tuple(f"{item.digest}-{item.fidelity}" for item in members)
+    return replace(Table.of(members, columns), anchors=anchors)
+
+
+FLOAT, MIXED, MARKS = (
+    "\N{MIDDLE DOT}",
+    "\N{MEDIUM SHADE}",
+    {"ternary": "\N{FULL BLOCK}", "binary": "\N{DARK SHADE}"},
+)
+"""How a strip shows the precision of a group; what else is low-bit has its first letter."""
+
+
+def _mark(precisions: set[str]) -> str:
+    if precisions == {"float32"}:
+        return FLOAT
+    (first, *others) = sorted(precisions)
+    return MIXED if others else MARKS.get(first, first[:1] or MIXED)
+
+
+def _place(run: Run) -> Column:
+    def cell(item: Measurement) -> Cell:
+        place = run.place(item)
+        return Cell(place, value=int(place) if place else None)
+
+    return Column("#", cell)
+
+
+def _bits(mean: float | None) -> Cell:
+    return Cell("") if mean is None else Cell(f"{mean:.2f}", value=mean)
+
+
+def _share(value: float) -> Cell:
+    return Cell(numbers.percent(value), value=value)
+
+
+def _linked(run: Run, item: Measurement, note: str = "") -> Cell:
+    """Name a configuration and lead to its card, if it has one."""
+    return Cell(f"`{run.name(item)}`", note, f"#c-{item.digest}" if item.digest in run.carded else "")
+
+
 def _configuration(run: Run) -> Column:
     def cell(item: Measurement) -> Cell:
         digest = [item.digest] if item.digest in run.names else []
-        return Cell(f"`{run.name(item)}`", ", ".join([*digest, *item.options.values()]))
+        return _linked(run, item, ", ".join([*digest, *item.options.values()]))
 
     return Column("configuration", cell, words=True)
 
@@ -149,7 +227,8 @@ def _metric(metric: Metric, members: Sequence[Measurement]) -> Column:
         quantity = item.metrics.get(metric.name)
         if quantity is None:
             return Cell("")
-        return Cell(numbers.short(quantity), f"n = {quantity.n}" if len(counts) > 1 else "")
+        note = f"n = {quantity.n}" if len(counts) > 1 else ""
+        return Cell(numbers.short(quantity), note, value=quantity.value)
 
     title = numbers.axis(metric)
     return Column(f"{title}\nn = {counts.pop()}" if len(counts) == 1 else title, cell)
@@ -224,9 +303,9 @@ def alone(run: Run) -> Table:
 def failures(run: Run) -> Table:
     """List what could not be measured and why."""
     columns = [
-        Column("configuration", lambda item: Cell(f"`{run.name(item)}`"), words=True),
+        Column("configuration", lambda item: _linked(run, item), words=True),
         Column("training", lambda item: Cell(TRAINING[item.fidelity]), words=True),
-        Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
+        Column("quantised, executed layers", lambda item: _share(item.executed_fraction)),
         Column("reason", lambda item: Cell(item.failure or ""), words=True),
     ]
     return Table.of(run.failures, columns)

@@ -5,29 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitsearch.core import pareto
+from bitsearch.core.difference import Difference, difference
 from bitsearch.core.front import without_loss
-from bitsearch.core.measurement import Latency, Measurement
-from bitsearch.report import numbers
+from bitsearch.core.measurement import Measurement
+from bitsearch.report import decision, numbers
+from bitsearch.report.decision import SIGNIFICANT, Deployment
 from bitsearch.report.tables import Cell, Table
 from bitsearch.report.view import TRAINING, Run
 
-SIGNIFICANT = 2.0
-"""A gain counts when it exceeds this many combined standard deviations."""
 SAME_FRACTION = 0.01
 """Configurations whose quantised fractions differ by no more can be held against each other either way."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better one configuration is than another (positive is better), with its standard deviation."""
-
-    gain: float
-    std: float | None
-
-    @property
-    def sigmas(self) -> float | None:
-        """The gain in standard deviations; None where no spread was measured."""
-        return self.gain / self.std if self.std else None
 
 
 @dataclass(frozen=True)
@@ -54,11 +41,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline, the sentences that support it, and the file to deploy; names stand between backticks."""
+    """A headline, the sentences that support it, the file to deploy, and what would be needed where nothing was gained.
+
+    Names stand between backticks.
+    """
 
     headline: str
     sentences: tuple[str, ...]
-    deploy: Cell | None = None
+    deploy: Deployment | None = None
+    needed: tuple[str, ...] = ()
 
 
 def verdict(run: Run) -> Verdict:
@@ -73,7 +64,10 @@ def verdict(run: Run) -> Verdict:
         sentences.append(
             f"These numbers come from {training}; the final training of the front has not ended."
         )
-    return Verdict(_headline(run), tuple(sentences), _deploy(run))
+    comparisons = compare(run)
+    gained = any(item.beaten for item in comparisons) or _without_loss(run)
+    wanted = () if gained else decision.needed(run, _promising(run, comparisons))
+    return Verdict(_headline(run, comparisons), tuple(sentences), decision.deployment(run), tuple(wanted))
 
 
 def compare(run: Run) -> list[Comparison]:
@@ -92,16 +86,10 @@ def compare(run: Run) -> list[Comparison]:
             continue
         rivals = [item for item in found if item.reduction >= strategy.reduction - 1e-12]
         best = min(rivals, key=lambda item: pareto.loss(item, run.objective), default=None)
-        comparisons.append(Comparison(strategy, best, difference(run, best, strategy) if best else None))
+        comparisons.append(
+            Comparison(strategy, best, difference(best, strategy, run.objective) if best else None)
+        )
     return comparisons
-
-
-def difference(run: Run, one: Measurement, other: Measurement) -> Difference:
-    """Compare two configurations by the objective."""
-    stds = [item.metrics[run.objective.name].std for item in (one, other)]
-    known = [std for std in stds if std is not None]
-    std = math.hypot(*known) if len(known) == len(stds) else None
-    return Difference(pareto.loss(other, run.objective) - pareto.loss(one, run.objective), std)
 
 
 def comparison_table(run: Run) -> Table:
@@ -136,12 +124,28 @@ def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:
     significance = numbers.sigmas(gap.sigmas) if gap.sigmas is not None else "no spread"
     if item.apart:
         significance = "quantises more"
-    gain = Cell(numbers.plus_minus(gap.gain, gap.std))
+    gain = Cell(numbers.plus_minus(gap.gain, gap.error))
     return (*half(item.strategy), *half(item.challenger), gain, Cell(significance))
 
 
-def _headline(run: Run) -> str:
-    comparisons = compare(run)
+def _promising(run: Run, comparisons: Sequence[Comparison]) -> list[tuple[str, Difference]]:
+    """Put what leads by most of its error first, as what it is said of."""
+    contests = [item for item in comparisons if item.challenger and item.difference and not item.apart]
+    named = [
+        (f"the gain of {_name(run, item.challenger)} over {_name(run, item.strategy)}", item.difference)
+        for item in contests
+        if item.challenger and item.difference
+    ]
+    if not named and run.reference:
+        quantized = [item for item in run.measured if item.reduction > 0]
+        named = [
+            (f"the gain of {_name(run, item)} over float", difference(item, run.reference, run.objective))
+            for item in quantized
+        ]
+    return sorted(named, key=lambda pair: -(pair[1].sigmas if pair[1].sigmas is not None else math.inf))
+
+
+def _headline(run: Run, comparisons: Sequence[Comparison]) -> str:
     if not run.searched:
         return "Only the handmade strategies have been measured"
     if not comparisons:
@@ -163,7 +167,7 @@ def _without_loss(run: Run) -> str | None:
     if run.reference is None:
         return None
     found, handmade = (
-        max((item.reduction for item in _equal(run, items, run.reference)), default=0.0)
+        max((item.reduction for item in decision.equal(run, items)), default=0.0)
         for items in ([item for item in run.front if item.digest not in run.names], run.baselines)
     )
     if found <= handmade:
@@ -175,11 +179,6 @@ def _without_loss(run: Run) -> str | None:
         f"the handmade strategies {numbers.percent(handmade)}" if handmade else "no handmade strategy any"
     )
     return f"The search quantises {numbers.percent(found)} without a measurable loss, {by_hand}"
-
-
-def _equal(run: Run, items: Sequence[Measurement], reference: Measurement) -> list[Measurement]:
-    """Keep what is quantised and at most one standard deviation worse than the reference, where that is known."""
-    return without_loss(items, reference, run.objective)
 
 
 def _losses(run: Run) -> list[str]:
@@ -196,34 +195,38 @@ def _losses(run: Run) -> list[str]:
 
 
 def _within(run: Run, reference: Measurement) -> str:
-    """Name the largest fraction whose loss lies within one standard deviation."""
+    """Name the largest fraction whose loss lies within one standard error, and what loss would have been seen."""
     label = numbers.in_prose(run.objective.label)
     quantized = [item for item in run.front if item.reduction > 0]
-    if all(difference(run, item, reference).std is None for item in quantized):
+    gaps = {item.digest: difference(item, reference, run.objective) for item in quantized}
+    if all(gap.error is None for gap in gaps.values()):
         return f"No spread of the {label} was measured, so no difference from the float reference is known to be one."
-    if not (equal := _equal(run, run.front, reference)):
-        return f"No quantised front member comes within one standard deviation of the float's {label}."
+    level = without_loss(quantized, reference, run.objective)
+    if not level:
+        return f"No quantised front member comes within one standard error of the float's {label}."
+    if not (free := decision.equal(run, level)):
+        least = min((gaps[item.digest] for item in level), key=lambda gap: gap.detectable or 0.0)
+        return (
+            f"No loss of the {label} was seen up to {numbers.reach(level[-1])}, but nothing is claimed: only "
+            f"{decision.power(run, least)}, more than the poorest handmade strategy loses."
+        )
+    member = f"({_member(run, free[-1])}); {decision.power(run, gaps[free[-1].digest])}."
     if run.counts_bits:
         return (
-            f"Weights can take {numbers.reach(equal[-1])} each in the mean with the {label} within one standard "
-            f"deviation of the original's ({_member(run, equal[-1])})."
+            f"Weights can take {numbers.reach(free[-1])} each in the mean with the {label} within one standard "
+            f"error of the original's {member}"
         )
-    share = numbers.percent(equal[-1].executed_fraction)
     return (
-        f"Up to {share} of the executed parameters can be quantised with the {label} within one standard "
-        f"deviation of the float reference ({_member(run, equal[-1])})."
+        f"Up to {numbers.percent(free[-1].executed_fraction)} of the executed parameters can be quantised with the "
+        f"{label} within one standard error of the float reference {member}"
     )
 
 
 def _loss(run: Run, item: Measurement, reference: Measurement) -> str:
-    gap = difference(run, item, reference)
-    amount = numbers.plus_minus(abs(gap.gain), gap.std, run.objective.unit)
     smaller = numbers.smaller(item.size_bytes, reference.size_bytes)
-    label = numbers.in_prose(run.objective.label)
     return (
-        f"{_extent(item)} and the {label} is {amount} "
-        f"{'worse' if gap.gain < 0 else 'better'} than the float reference"
-        + ("" if gap.std else " (no spread was measured)")
+        f"{_extent(item)} and the {numbers.in_prose(run.objective.label)} is "
+        f"{decision.change(run, difference(item, reference, run.objective))} than the float reference"
         + (f", with a file {smaller}" if smaller else "")
         + f" ({_member(run, item)})."
     )
@@ -253,7 +256,7 @@ def _handmade(run: Run) -> list[str]:
         f"At {_no_less(run)}, the search beats {_listed(gains)}.": gains,
         f"Nothing that the search found quantises as much as {_listed(unmatched)}.": unmatched,
         f"What the search found beyond {_listed(apart)} quantises more and is worse: another trade.": apart,
-        f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard deviations.": level,
+        f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard errors.": level,
     }
     return [sentence for sentence, needed in sentences.items() if needed]
 
@@ -289,7 +292,7 @@ def _yardsticks(run: Run) -> list[str]:
 def _gain(run: Run, gap: Difference | None) -> str:
     if gap is None or gap.sigmas is None:
         return "an unknown amount"
-    return f"{numbers.plus_minus(gap.gain, gap.std, run.objective.unit)} ({numbers.sigmas(gap.sigmas)})"
+    return f"{numbers.plus_minus(gap.gain, gap.error, run.objective.unit)} ({numbers.sigmas(gap.sigmas)})"
 
 
 def _member(run: Run, item: Measurement) -> str:
@@ -300,52 +303,6 @@ def _member(run: Run, item: Measurement) -> str:
 def _name(run: Run, item: Measurement) -> str:
     """Name a configuration, to be set as code."""
     return f"`{run.name(item)}`"
-
-
-def _deploy(run: Run) -> Cell | None:
-    """Choose the file to deploy and say what it gains and costs; None where nothing quantised is on the front.
-
-    The most quantised member without a measurable loss, else the knee, else the best of those that are quantised.
-    """
-    quantized = [item for item in run.front if item.reduction > 0]
-    if run.reference is None or not quantized:
-        return None
-    equal = _equal(run, quantized, run.reference)
-    knee = run.knee if run.knee in quantized else None
-    item = equal[-1] if equal else knee or quantized[0]
-    gap = difference(run, item, run.reference)
-    label = numbers.in_prose(run.objective.label)
-    cost = numbers.plus_minus(abs(gap.gain), gap.std, run.objective.unit)
-    parts = [
-        numbers.smaller(item.size_bytes, run.reference.size_bytes),
-        *_speeds(item, run.reference),
-        f"{label} {cost} {'worse' if gap.gain < 0 else 'better'}{'' if gap.std else ' (no spread was measured)'}",
-    ]
-    path = run.model_file(item)
-    where = path.as_posix() if path else _name(run, item)
-    note = f"against the float file {_listed([part for part in parts if part])}."
-    return Cell(where, note, f"../{path.as_posix()}" if path else "")
-
-
-def _speeds(item: Measurement, reference: Measurement) -> list[str]:
-    """Compare the latencies of two files at the smallest and the largest batch that both were timed with."""
-    theirs = {(entry.batch, entry.threads): entry for entry in reference.latency_us}
-    both = [
-        (entry, theirs[entry.batch, entry.threads])
-        for entry in sorted(item.latency_us, key=lambda entry: entry.batch)
-        if (entry.batch, entry.threads) in theirs and entry.median_us > 0
-    ]
-    return [
-        f"{_times(entry, base):.2f} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
-        f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)}"
-        f"{', on a busy machine' if entry.busy or base.busy else ''})"
-        for entry, base in dict.fromkeys((both[0], both[-1]) if both else ())
-    ]
-
-
-def _times(entry: Latency, base: Latency) -> float:
-    """Give how many times faster a file is, where that is known from runs in turns with the float file."""
-    return 1 / entry.ratio if entry.ratio else base.median_us / entry.median_us
 
 
 def _listed(names: Sequence[str]) -> str:

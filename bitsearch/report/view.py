@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bitsearch.core import pareto
@@ -18,6 +19,8 @@ TRAINING: Mapping[Fidelity, str] = {
     "finetuned": "short training",
     "full": "full training",
 }
+CARDS = 60
+"""Cards on a page; the table of every measurement holds the rest."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,13 @@ class Run:
         """The float network: the first strategy that quantises nothing."""
         return self.reference_among(self.measured)
 
+    @cached_property
+    def carded(self) -> dict[str, Measurement]:
+        """What has a card of its own, by digest: front and strategies, then what else was trained as long."""
+        rest = self.measured if self.is_final else []
+        members = {item.digest: item for item in (*self.front, *self.baselines, *rest)}
+        return dict(list(members.items())[:CARDS])
+
     @property
     def knee(self) -> Measurement | None:
         """The front member with the best trade, if the front bends at all."""
@@ -97,7 +107,7 @@ class Run:
         """Whether configurations are held to each other by bits a weight, not by the quantised fraction."""
         return any(item.mean_bits is not None for item in self.results)
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, dict[str, int]]:
         """The weights of each layer of each group, in network order."""
         weights = {layer.name: layer.weights for layer in self.manifest.layers}
@@ -122,6 +132,10 @@ class Run:
     def place(self, item: Measurement) -> str:
         """Number a front member from 1, best performance first; empty for all others."""
         return next((str(i) for i, member in enumerate(self.front, 1) if member.digest == item.digest), "")
+
+    def anchor(self, item: Measurement) -> str:
+        """Give where the page says more of a configuration: its card, else its row among all measurements."""
+        return f"c-{item.digest}" if item.digest in self.carded else f"m-{item.digest}-{item.fidelity}"
 
     def model_file(self, item: Measurement) -> Path | None:
         """Give the file to serve, relative to the run folder, if it was kept and is whole."""
