@@ -44,7 +44,7 @@ class ColumnTask(TaskBase):
     a formula, `label ~ feature + feature`, or `toy`.
     """
 
-    model: str
+    model: str = "tagger"
     dataset: str
     preset: str
     build: Callable[[int], nn.Module]
