@@ -65,12 +65,15 @@ def parity(spec: Spec, models: Models, network: nn.Module) -> Parity:
 
 
 def latencies(
-    spec: Spec, session: onnxruntime.InferenceSession, seconds: float = TIMING_SECONDS
+    spec: Spec,
+    session: onnxruntime.InferenceSession,
+    batches: Sequence[int],
+    seconds: float = TIMING_SECONDS,
 ) -> tuple[Latency, ...]:
-    """Time the served graph on one thread, for every batch size of the task and `seconds` each."""
+    """Time the served graph on one thread, for every batch size and `seconds` each."""
     return tuple(
         time_session(session, spec.task.inputs(batch, spec.seed), threads=1, seconds=seconds)
-        for batch in spec.task.latency_batches
+        for batch in batches
     )
 
 

@@ -13,7 +13,7 @@ from bitsearch.network.trainer import Trainer
 from bitsearch.onnxfile.runtime import open_session
 
 GLANCE_SECONDS = 0.02
-"""How long a candidate's latency is taken: beside other trainings it is a hint, and the front is timed again."""
+"""How long latencies are taken: beside other trainings they are hints, and the front is timed again."""
 
 
 class Trial:
@@ -62,13 +62,16 @@ class Trial:
         networks = [item.network.cpu() for item in trainings]
         exported = [self.exporter.export_all(item, configuration, record.strategy) for item in networks]
         contents = [models[spec.task.served].SerializeToString() for models in exported]
+        # A candidate is timed at one batch size alone: the largest would take a sixth of its trial.
+        batches = spec.task.latency_batches[: None if record.fidelity == "full" else 1]
+        session = open_session(exported[0][spec.task.served])
         return replace(
             record,
             metrics=over_trainings([measuring.metrics(spec, models, data) for models in exported]),
             train_seconds=sum(item.seconds for item in trainings),
             parity=measuring.parity(spec, exported[0], networks[0]),
             size_bytes=len(contents[0]),
-            latency_us=measuring.latencies(spec, open_session(exported[0][spec.task.served]), GLANCE_SECONDS),
+            latency_us=measuring.latencies(spec, session, batches, GLANCE_SECONDS),
             model=measuring.keep(spec, keep, record.digest, contents) if keep else None,
         )
 

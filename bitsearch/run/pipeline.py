@@ -443,12 +443,14 @@ class _Run:
 
     def _time(self, finalists: list[Measurement]) -> None:
         """Time the finalists once nothing else runs: beside a training they would look slow."""
-        timed = set(self.folder.manifest().timed)
+        timed, batches = set(self.folder.manifest().timed), self.spec.task.latency_batches
         for item in finalists:
             if item.digest not in timed and item.model:
                 session = runtime.open_session(self.folder.path / item.model)
                 latest = self._results("full")[item.digest]
-                self.folder.append(replace(latest, latency_us=measuring.latencies(self.spec, session)))
+                self.folder.append(
+                    replace(latest, latency_us=measuring.latencies(self.spec, session, batches))
+                )
                 timed.add(item.digest)
                 self.folder.update(timed=tuple(sorted(timed)))
 
