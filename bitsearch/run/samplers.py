@@ -217,8 +217,9 @@ class MaskSampler(ProposingSampler):
     first, draws of its posterior later. Where the residual takes part, groups are exchanged while that helps.
     """
 
-    def __init__(self, problem: Problem, seed: int = 0) -> None:
+    def __init__(self, problem: Problem, seed: int = 0, greedy: int = GREEDY, width: float = WIDTH) -> None:
         super().__init__(problem, seed)
+        self.greedy, self.width = greedy, width
         self._scales: Scales | None = None
         self._fitted: tuple[tuple[int, ...], MaskModel] | None = None
         self._moves = _Moves(problem)
@@ -231,8 +232,8 @@ class MaskSampler(ProposingSampler):
         model = self._model(study)
         if model is None:
             return self._random(target, rng)
-        greedy = len(model.y) < GREEDY and attempt < ATTEMPTS // 4
-        offsets, effects = model.effects(None if greedy else rng, WIDTH)
+        greedy = len(model.y) < self.greedy and attempt < ATTEMPTS // 4
+        offsets, effects = model.effects(None if greedy else rng, self.width)
         best, least = {}, math.inf
         for option, options in enumerate(self.problem.combinations[: model.count]):
             levels = self.problem.cover(self._moves.costs(effects[option]), target)
