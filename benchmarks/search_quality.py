@@ -13,11 +13,12 @@ file a network in `data/`, and a further call goes on.
 import argparse
 import gzip
 import json
+import math
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import count
@@ -27,8 +28,11 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from numpy.typing import NDArray
+from search_landscape import Landscapes
 
 from bitsearch.core.atomic import write_atomically
+from bitsearch.core.front import MARGIN
 from bitsearch.core.seeds import derive
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import catalogue, loop, measuring, quant, sensitivity
@@ -36,7 +40,7 @@ from bitsearch.network.exporter import Exporter
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
 from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, StratifiedSampler
-from bitsearch.run.search import describe, ladder
+from bitsearch.run.search import MOST_RUNGS, describe, ladder
 
 DATA = Path(__file__).parent / "data"
 SEEDS = 2
@@ -285,6 +289,192 @@ def collect(arguments: argparse.Namespace) -> None:
         )
 
 
+# --- replay ----------------------------------------------------------------------------------------------------
+
+Seen = list[tuple[dict[str, str], float]]
+"""Parameters and the loss that a single training showed, in the order of trials."""
+CHECKPOINTS = 13, 25, 50, 100
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A policy: does it begin with the handmade strategies, with which rungs, and what proposes after."""
+
+    handmade: bool
+    rungs: Callable[[Problem, int], list[dict[str, str]]]
+    sampler: Callable[[Problem, int], optuna.samplers.BaseSampler]
+    integers: bool = False
+
+
+def _no_rungs(_problem: Problem, _trials: int) -> list[dict[str, str]]:
+    return []
+
+
+def _seeds(problem: Problem, trials: int) -> list[dict[str, str]]:
+    return ladder(problem, min(MOST_RUNGS, trials // 3))
+
+
+def _old_seeds(problem: Problem, _trials: int) -> list[dict[str, str]]:
+    """Give the rungs of commit b0cef51: eight, under the first choice of every option."""
+    shares = 0.15, 0.27, 0.38, 0.5, 0.61, 0.73, 0.84, 0.95
+    levels = [problem.by_score(share * problem.most) for share in shares]
+    return [problem.parameters(item, problem.combinations[0]) for item in levels]
+
+
+def _tpe(_problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+
+
+def _gp(_problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def _nsga2(_problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=20)
+
+
+def _random(_problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+ARMS: Mapping[str, Arm] = {
+    "mask": Arm(True, _seeds, MaskSampler),
+    "ladder": Arm(True, _no_rungs, LadderSampler),
+    "b0cef51": Arm(True, _old_seeds, _tpe, integers=True),
+    "stratified": Arm(True, _no_rungs, StratifiedSampler),
+    "random": Arm(False, _no_rungs, _random),
+    "tpe": Arm(False, _no_rungs, _tpe),
+    "nsga2": Arm(False, _no_rungs, _nsga2),
+    "seeds + tpe": Arm(True, _seeds, _tpe),
+    "seeds + gp": Arm(True, _seeds, _gp),
+}
+
+
+class Replay:
+    """One landscape, on which policies search; losses are signed so that less is better."""
+
+    def __init__(self, table: Table, landscapes: Landscapes, seed: int) -> None:
+        self.table, self.problem, self.landscapes, self.seed = table, table.problem, landscapes, seed
+        self.weights = landscapes.draw(np.random.default_rng((seed, 0)))
+        self.noise = landscapes.noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
+        self.handmade = [self.loss(item) for item in table.strategies.values()]
+        self.ideal = self.handmade[0]
+        self.worst = self.ideal + (1 + MARGIN) * (max(self.handmade) - self.ideal)
+
+    def loss(self, parameters: Parameters) -> float:
+        """Give the true loss."""
+        return self.landscapes.loss(self.weights, parameters)
+
+    def search(self, arm: Arm, trials: int) -> tuple[Seen, float]:
+        """Search; also give the processor time of all proposals, in seconds."""
+        problem = self.problem
+        choices = {**problem.groups, **problem.options}
+        space = problem.space
+        if arm.integers:
+            kind = optuna.distributions.IntDistribution
+            space = {name: kind(0, len(values) - 1) for name, values in choices.items()}
+
+        def coded(parameters: Parameters) -> dict[str, Any]:
+            indices = {name: choices[name].index(value) for name, value in parameters.items()}
+            return indices if arm.integers else dict(parameters)
+
+        study = optuna.create_study(
+            sampler=arm.sampler(problem, self.seed), directions=["minimize", "maximize"]
+        )
+        queued = [*self.table.strategies.values()] if arm.handmade else []
+        for parameters in [*queued, *arm.rungs(problem, trials)]:
+            study.enqueue_trial(coded(parameters), skip_if_exists=True)
+        seen: Seen = []
+        known: dict[tuple[str, ...], float] = {}
+        rng, spent = np.random.default_rng((self.seed, 2)), 0.0
+        while len(seen) < trials:
+            began = time.process_time()
+            trial = study.ask(space)
+            spent += time.process_time() - began
+            found = {
+                name: values[value] if arm.integers else value
+                for (name, values), value in zip(
+                    choices.items(), (trial.params[name] for name in choices), strict=True
+                )
+            }
+            if (key := tuple(found.values())) not in known:
+                known[key] = self.loss(found) + float(self.noise[len(seen)])
+                seen.append((dict(found), known[key]))
+                study.tell(trial, [known[key], problem.gain(found)])
+                continue
+            study.tell(trial, [known[key], problem.gain(found)])
+            while tuple(found.values()) in known:  # as the product does: a neighbour in place of a repeat
+                name = str(rng.choice(list(choices)))
+                found[name] = str(rng.choice([value for value in choices[name] if value != found[name]]))
+            study.enqueue_trial(coded(found))
+        return seen, spent
+
+    def area(self, seen: Seen) -> float:
+        """Give the relative hypervolume of the true losses of the front that was seen."""
+        members, reached = [], -1.0
+        for parameters, _ in sorted(seen, key=lambda item: item[1]):
+            if (gain := self.problem.gain(parameters)) > reached:
+                members.append((self.loss(parameters), gain))
+                reached = gain
+        area = reached = 0.0
+        for loss, gain in sorted(members):
+            if gain > reached:
+                area += max(0.0, self.worst - loss) * (gain - reached)
+                reached = gain
+        return area / (self.worst - self.ideal)
+
+    def gaps(self, seen: Seen) -> list[float]:
+        """Give by how much the best seen at no smaller fraction is truly worse than each handmade strategy."""
+        found = []
+        for strategy, loss in zip(self.table.strategies.values(), self.handmade, strict=True):
+            least = self.problem.gain(strategy) - 1e-9
+            enough = [item for item in seen if self.problem.gain(item[0]) >= least]
+            best = min(enough, key=lambda item: item[1], default=None)
+            found.append(self.loss(best[0]) - loss if best else math.nan)
+        return found
+
+
+def replay(arguments: argparse.Namespace) -> None:
+    """Let every policy search on landscapes of a table, and print what it found."""
+    torch.set_num_threads(1)
+    table = Table.read(DATA / f"{arguments.model}.json.gz")
+    rows = [table.parameters(row) for row in table.rows]
+    landscapes = Landscapes(table.problem, rows, table.sign * np.array([row.losses for row in table.rows]))
+    explained = ", ".join(f"{share:.3f} ({name})" for name, share in landscapes.explained().items())
+    seconds = float(np.mean([row.seconds for row in table.rows])) / SEEDS
+    print(f"{table.model}, {table.dataset}, {table.preset}: {len(rows)} configurations x {SEEDS} trainings")
+    print(f"explained by leave-one-out: {explained}; noise of one training {landscapes.noise:.3g}")
+    print(
+        f"{seconds:.1f} s of a core a training; columns: relative hypervolume at {CHECKPOINTS} trials ± standard "
+        f"error of {arguments.seeds} searches; loss at {len(table.strategies)} handmade fractions less theirs"
+    )
+    curves: dict[str, NDArray[np.float64]] = {}
+    for name in arguments.arms:
+        found, gaps, spent = [], [], []
+        for seed in range(arguments.first, arguments.first + arguments.seeds):
+            place, arm = Replay(table, landscapes, seed), ARMS[name]
+            whole, seconds_spent = place.search(arm, CHECKPOINTS[-1])
+            # With fewer trials a search has fewer rungs.
+            fewer = [place.search(arm, trials)[0] for trials in CHECKPOINTS[:-1] if arm.rungs is _seeds]
+            parts = [*fewer, whole] if fewer else [whole[:trials] for trials in CHECKPOINTS]
+            found.append([place.area(part) for part in parts])
+            gaps.append(place.gaps(whole))
+            spent.append(seconds_spent / len(whole))
+        curves[name] = np.array(found)
+        print(
+            f"{name:12}{_with_errors(curves[name])}  |", *(f"{gap:+.2f}" for gap in np.mean(gaps, 0)), end=""
+        )
+        print(f"  | {np.mean(spent):.3f} s a proposal", flush=True)
+    first, *others = arguments.arms
+    for name in others:
+        print(f"{first} - {name:12}{_with_errors(curves[first] - curves[name], '+')}")
+
+
+def _with_errors(values: NDArray[np.float64], sign: str = "") -> str:
+    errors = values.std(0, ddof=1) / math.sqrt(len(values))
+    return "  ".join(f"{m:{sign}.3f} ± {e:.3f}" for m, e in zip(values.mean(0), errors, strict=True))
+
+
 def _say(text: str, share: float) -> None:
     if share == 1:
         print(text, file=sys.stderr, flush=True)
@@ -304,6 +494,12 @@ def main() -> None:
     verb.add_argument("--rows", type=int, default=400)
     verb.add_argument("--work", type=Path, default=Path(".build/search_quality"), help="float references")
     verb.set_defaults(run=collect)
+    verb = verbs.add_parser("replay", help="let policies search on what was collected")
+    verb.add_argument("--model", default="caloinn")
+    verb.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[:-1])
+    verb.add_argument("--first", type=int, default=0, help="the first search seed")
+    verb.add_argument("--seeds", type=int, default=10)
+    verb.set_defaults(run=replay)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     arguments = parser.parse_args()

@@ -67,13 +67,13 @@ def parity(spec: Spec, models: Models, network: nn.Module) -> Parity:
 def latencies(
     spec: Spec,
     session: onnxruntime.InferenceSession,
-    batches: Sequence[int],
     seconds: float = TIMING_SECONDS,
+    sizes: int | None = None,
 ) -> tuple[Latency, ...]:
-    """Time the served graph on one thread, for every batch size and `seconds` each."""
+    """Time the served graph on one thread, for the task's first batch `sizes` or all, `seconds` each."""
     return tuple(
         time_session(session, spec.task.inputs(batch, spec.seed), threads=1, seconds=seconds)
-        for batch in batches
+        for batch in spec.task.latency_batches[:sizes]
     )
 
 

@@ -63,7 +63,7 @@ class Trial:
         exported = [self.exporter.export_all(item, configuration, record.strategy) for item in networks]
         contents = [models[spec.task.served].SerializeToString() for models in exported]
         # A candidate is timed at one batch size alone: the largest would take a sixth of its trial.
-        batches = spec.task.latency_batches[: None if record.fidelity == "full" else 1]
+        sizes = None if record.fidelity == "full" else 1
         session = open_session(exported[0][spec.task.served])
         return replace(
             record,
@@ -71,7 +71,7 @@ class Trial:
             train_seconds=sum(item.seconds for item in trainings),
             parity=measuring.parity(spec, exported[0], networks[0]),
             size_bytes=len(contents[0]),
-            latency_us=measuring.latencies(spec, session, batches, GLANCE_SECONDS),
+            latency_us=measuring.latencies(spec, session, GLANCE_SECONDS, sizes),
             model=measuring.keep(spec, keep, record.digest, contents) if keep else None,
         )
 

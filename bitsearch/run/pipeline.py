@@ -443,7 +443,7 @@ class _Run:
 
     def _time(self, finalists: list[Measurement]) -> None:
         """Time the finalists once nothing else runs: beside a training they would look slow."""
-        timed, batches = set(self.folder.manifest().timed), self.spec.task.latency_batches
+        timed = set(self.folder.manifest().timed)
         for item in finalists:
             if item.digest not in timed and item.model:
                 session = runtime.open_session(self.folder.path / item.model)
