@@ -448,9 +448,7 @@ class _Run:
             if item.digest not in timed and item.model:
                 session = runtime.open_session(self.folder.path / item.model)
                 latest = self._results("full")[item.digest]
-                self.folder.append(
-                    replace(latest, latency_us=measuring.latencies(self.spec, session, batches))
-                )
+                self.folder.append(replace(latest, latency_us=measuring.latencies(self.spec, session)))
                 timed.add(item.digest)
                 self.folder.update(timed=tuple(sorted(timed)))
 
