@@ -7,19 +7,22 @@
 and measures the exported graphs on validation events. The points lie where policies go: handmade strategies, ladders
 over all options, flips of what is on the front, random masks at uniform fractions, and proposals of `mask`, `tpe` and
 `gp` that know the rows so far. A table of random masks alone would flatter every model of the mask. The table is one
-file a network in `data/`, and a further call goes on.
+file a network in `data/`; a further call goes on, also beside others.
 """
 
 import argparse
+import fcntl
 import gzip
 import json
 import math
+import os
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -91,7 +94,6 @@ class Table:
     def write(self, path: Path) -> None:
         """Write compressed JSON, the same bytes for the same content."""
         raw = {**asdict(self), "rows": [list(asdict(row).values()) for row in self.rows]}
-        path.parent.mkdir(exist_ok=True)
         write_atomically(path, gzip.compress(json.dumps(raw).encode(), mtime=0))
 
     @cached_property
@@ -269,24 +271,53 @@ def collect(arguments: argparse.Namespace) -> None:
     until = time.monotonic() + 60 * arguments.minutes
     bench = Bench(arguments.model, arguments.dataset, arguments.preset, 1, arguments.work)
     path = DATA / f"{arguments.model}.json.gz"
+    path.parent.mkdir(exist_ok=True)
     table = Table.read(path) if path.is_file() else bench.begin()
     if table.recipe != bench.recipe:
         raise SystemExit(
             f"{path} was trained with {table.recipe}, expected {bench.recipe}; move it away to begin anew"
         )
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
-    table.sittings.append(f"{commit.stdout.strip()}: {' '.join(['search_quality.py', *sys.argv[1:]])}")
+    sitting = f"{commit.stdout.strip()}: {' '.join(['search_quality.py', *sys.argv[1:]])}"
     while time.monotonic() < until and len(table.rows) < arguments.rows:
-        known = {(row.levels, row.options) for row in table.rows}
-        fresh = ((table.row(item, origin), item) for item, origin in propose(table))
-        row, parameters = next(pair for pair in fresh if (pair[0].levels, pair[0].options) not in known)
+        with _locked(bench.spec.folder):
+            table = Table.read(path) if path.is_file() else table
+            row, parameters = _claimed(table, bench.spec.folder / "claims")
         losses, seconds = bench.losses(parameters)
-        table.rows.append(table.row(parameters, row.origin, losses, round(seconds, 2)))
-        table.write(path)
+        with _locked(bench.spec.folder):  # other processes have written meanwhile
+            table = Table.read(path) if path.is_file() else table
+            table.sittings += [sitting] if sitting not in table.sittings else []
+            table.rows.append(replace(row, losses=tuple(losses), seconds=round(seconds, 2)))
+            table.write(path)
         _say(
-            f"{len(table.rows)} {row.origin}: {table.problem.gain(parameters):.3f} {losses}, {seconds:.1f} s",
+            f"{len(table.rows)} {row.origin}: {table.problem.gain(parameters):.3f} {losses} {seconds:.1f} s",
             1,
         )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _claimed(table: Table, claims: Path) -> tuple[Row, Parameters]:
+    """Take the first proposal that neither is in the table nor another process, still alive, is training."""
+    taken = {(row.levels, row.options) for row in table.rows}
+    lines = claims.read_text().splitlines() if claims.is_file() else []
+    kept = [
+        line
+        for line in lines
+        if Path("/proc", line.split()[0]).is_dir() and int(line.split()[0]) != os.getpid()
+    ]
+    for line in kept:
+        _, levels, *options = line.split()
+        taken.add((levels, tuple(int(item) for item in options)))
+    fresh = ((table.row(item, origin), item) for item, origin in propose(table))
+    row, parameters = next(pair for pair in fresh if (pair[0].levels, pair[0].options) not in taken)
+    claims.write_text("\n".join([*kept, " ".join(map(str, (os.getpid(), row.levels, *row.options)))]))
+    return row, parameters
 
 
 # --- replay ----------------------------------------------------------------------------------------------------
@@ -492,6 +523,9 @@ def main() -> None:
     verb.add_argument("--preset", default="laptop")
     verb.add_argument("--minutes", type=float, default=60.0)
     verb.add_argument("--rows", type=int, default=400)
+    verb.add_argument(
+        "--skip", type=int, default=0, help="proposals that other processes take: 1 for a second"
+    )
     verb.add_argument("--work", type=Path, default=Path(".build/search_quality"), help="float references")
     verb.set_defaults(run=collect)
     verb = verbs.add_parser("replay", help="let policies search on what was collected")

@@ -30,8 +30,11 @@ class Trial:
         origin: str,
         fidelity: Fidelity = "finetuned",
         keep: str | None = None,
+        repetitions: int | None = None,
     ) -> Measurement:
         """Train, export and measure; with `keep` the served file goes to `models/<keep>.onnx`.
+
+        A final training is repeated as the preset says, or as often as `repetitions`; what is trained is not again.
 
         Candidates are measured on validation events, final trainings on test events. Whatever fails for this
         configuration alone gives a measurement that says why.
@@ -43,7 +46,7 @@ class Trial:
         began = time.monotonic()
         record = unmeasured(self.spec, configuration, origin, fidelity)
         try:
-            return self._measured(record, keep)
+            return self._measured(record, keep, repetitions)
         except (OSError, CheckpointError):
             raise
         except TrainingError as error:
@@ -52,10 +55,10 @@ class Trial:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
         return replace(record, failure=reason, train_seconds=time.monotonic() - began)
 
-    def _measured(self, record: Measurement, keep: str | None) -> Measurement:
+    def _measured(self, record: Measurement, keep: str | None, repetitions: int | None) -> Measurement:
         spec, configuration = self.spec, record.configuration
         if record.fidelity == "full":
-            trainings = self.trainer.finally_train(configuration)
+            trainings = self.trainer.finally_train(configuration, repetitions)
             data = getattr(spec.data, "held_out", spec.data)
         else:
             trainings, data = [self.trainer.train(configuration, spec.task.recipes.candidate)], spec.data
