@@ -16,7 +16,7 @@ CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
 FUZZ_SECONDS ?= 20
 
-.PHONY: run test test-hosts test-oldest wheel aarch64 lint types sanitize emulate clean
+.PHONY: run test test-hosts test-oldest wheel aarch64 docs lint types sanitize emulate clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -54,14 +54,22 @@ lint: .venv/.installed types
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror ops/*.h ops/*/*.cc ops/*/*.h ops/include/*/*.h tests/native/* benchmarks/*.cc examples/*/*.cc
 
-# mypy cannot see through an editable install: it gets the tree as it is installed.
-types: .venv/.installed
-	rm -rf .build/typed
-	mkdir -p .build/typed/bitsearch
-	ln -s $(addprefix $(CURDIR)/,$(wildcard bitsearch/*) models ops search_spaces) .build/typed/bitsearch
-	ln -s $(addprefix $(CURDIR)/,tests benchmarks tools) .build/typed
+# What reads sources cannot see through an editable install: it gets the tree as it is installed.
+.PHONY: .build/typed
+.build/typed:
+	rm -rf $@
+	mkdir -p $@/bitsearch
+	ln -s $(addprefix $(CURDIR)/,$(wildcard bitsearch/*) models ops search_spaces) $@/bitsearch
+	ln -s $(addprefix $(CURDIR)/,tests benchmarks tools) $@
+
+types: .venv/.installed .build/typed
 	cd .build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 	  --cache-dir $(CURDIR)/.mypy_cache bitsearch tests benchmarks tools
+
+# The documentation site in .build/site, to open without a server; a warning is an error.
+docs: .venv/.installed .build/typed
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
 
 # Fuzz under the sanitizers: memory and undefined behaviour, then threads. No finding is let pass.
 sanitize: $(foreach fuzzer,$(FUZZERS),.build/memory/fuzz_$(fuzzer) .build/threads/fuzz_$(fuzzer))

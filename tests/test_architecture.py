@@ -150,6 +150,7 @@ ALL_BUT = HEAVY - {"rich"}
             "bitsearch, bitsearch.ops, bitsearch.ops.reference, bitsearch.core.rundir, bitsearch.core.pareto",
         ),
         (HEAVY - {"optuna"}, "bitsearch.run.search"),
+        (HEAVY - {"onnx", "onnxruntime", "optuna", "matplotlib", "jinja2", "rich"}, "bitsearch.run.files"),
         (HEAVY - {"matplotlib", "jinja2"}, "bitsearch.report"),
         (HEAVY - {"onnx", "onnxruntime"}, "bitsearch.onnxfile.runtime, bitsearch.search_spaces.caloinn"),
         (HEAVY - {"rich"}, "bitsearch.cli"),

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitsearch.cli import main
 from bitsearch.core.errors import ConfigurationError, ExportError
 from bitsearch.core.precision import Precision
-from bitsearch.onnxfile import bench, graph, inputs
+from bitsearch.onnxfile import bench, graph, inputs, runtime
 from bitsearch.onnxfile.bench import contenders, quantized_to_int8
 from bitsearch.onnxfile.ternarize import ternarize
 
@@ -33,7 +33,7 @@ def mlp(path: Path, batch: int | str = "batch", scale: float = 1.0, columns: int
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "BLOCK_SECONDS", 1e-4)
+    monkeypatch.setattr(runtime, "BLOCK_SECONDS", 1e-4)
 
 
 @pytest.mark.usefixtures("quick")
@@ -56,6 +56,8 @@ def test_times_files_side_by_side(tmp_path: Path) -> None:
         path.stat().st_size for path in (tmp_path / "ternary.onnx", given)
     ]
     assert all(item.peak_memory_bytes for item in found.footprints)
+    chosen = runtime.chosen_kernel()
+    assert [item.kernel for item in found.footprints] == [chosen, "", ""]
     assert {"processor", "kernel", "onnxruntime", "bitsearch"} <= found.environment.keys()
 
 

@@ -27,6 +27,7 @@ from bitsearch.models.calodream.published_weights import convert
 from bitsearch.models.showers import generator as made
 from bitsearch.network import catalogue, export, parity, quant
 from bitsearch.network.checkpoint import load_state
+from bitsearch.onnxfile.portable import portable
 
 SMOKE = task("ds2", "smoke")
 GRID = SMOKE.architecture.grid
@@ -258,6 +259,17 @@ def test_every_exported_layer_computes_what_torch_does(traces: Traces, graph: st
     assert found.output_agreement > 0.9
     if graph == "losses":
         assert found.layers == len(list(quant.linear_layers(quantized))) - len(quantized.never_run)
+
+
+def test_the_portable_generator_makes_the_same_showers(traces: Traces) -> None:
+    """In standard operators without loops."""
+    _, model = traces.export("generator", "regular")
+    inputs = dict(SMOKE.inputs(4, 3))
+    found, expected = (
+        onnxruntime.InferenceSession(item.SerializeToString()).run(None, inputs)[0]
+        for item in (portable(model), model)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
 
 def test_ternary_layers_inside_loops_share_constants_of_the_main_graph(traces: Traces) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bitsearch.models.calodream.attention import LoneAttention, SelfAttention
 from bitsearch.models.calodream.chains import Postprocessing, Standardization
-from bitsearch.models.calodream.solver import fold, integrate, stages
+from bitsearch.models.calodream.solver import integrate, stages
+from bitsearch.models.leaves import Fold
 from bitsearch.models.showers.coarse import coarsen
 from bitsearch.models.showers.files import Events
 from bitsearch.models.showers.generator import simulate
@@ -41,7 +42,7 @@ def test_integrate_is_the_rule_of_three_eighths() -> None:
 
     x = torch.randn(6, 5, dtype=torch.float64)
     plan = stages(0.1)
-    found = integrate(velocity, x, plan, plan.times.double())
+    found = integrate(velocity, x, plan, plan.times.double(), Fold())
     h = 0.1
     for step in range(10):
         t = torch.tensor(step * h)
@@ -56,13 +57,13 @@ def test_integrate_is_the_rule_of_three_eighths() -> None:
 @pytest.mark.parametrize("step", [0.5, 0.25, 0.125])
 def test_integrate_has_fourth_order(step: float) -> None:
     plan = stages(step)
-    found = integrate(lambda x, _t: x, torch.ones(1, 1, dtype=torch.float64), plan, plan.times)
+    found = integrate(lambda x, _t: x, torch.ones(1, 1, dtype=torch.float64), plan, plan.times, Fold())
     assert abs(float(found) - math.e) < 0.025 * step**4
 
 
 def test_fold_takes_rows_in_turn() -> None:
     rows = [torch.arange(4.0), torch.eye(4)]
-    (total,) = fold(lambda state, row: [10 * state[0] + row[0] * row[1].sum()], [torch.zeros(1)], rows)
+    (total,) = Fold()(lambda state, row: [10 * state[0] + row[0] * row[1].sum()], [torch.zeros(1)], rows)
     assert float(total) == 123
 
 

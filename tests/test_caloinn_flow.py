@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bitsearch.models.caloinn.coupling import ActNorm, CouplingBlock, OutOfBounds, Subnet
+from bitsearch.models.caloinn.coupling import ActNorm, CouplingBlock, Subnet
 from bitsearch.models.caloinn.network import Architecture, CaloINN
-from bitsearch.models.caloinn.splines import SPLINES
+from bitsearch.models.leaves.splines import SPLINES, OutOfBounds
 
 BINS, BOUND = 10, 18.0
 SPLINE_NAMES = sorted(SPLINES)

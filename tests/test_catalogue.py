@@ -255,7 +255,9 @@ def test_all_that_a_users_task_lacks_is_said_at_once(tmp_path: Path) -> None:
     """Six members are required beside the defaults of `TaskBase`; a bare class lacks them all."""
     model = tmp_path / "mine.py"
     model.write_text("PRESETS = ('smoke',)\n")
-    with pytest.raises(ConfigurationError, match="lacks DATASETS, task; define them"):
+    with pytest.raises(
+        ConfigurationError, match=r"lacks DATASETS: tuple\[str, ...\], task\(dataset, preset\); define them"
+    ):
         catalogue.find(str(model))
     model.write_text(
         "from bitsearch.models.base import TaskBase\nDATASETS, PRESETS = ('any',), ('smoke',)\n"
@@ -268,7 +270,9 @@ def test_all_that_a_users_task_lacks_is_said_at_once(tmp_path: Path) -> None:
         catalogue.find(str(model)).task("any", "smoke")
     (line,) = str(caught.value).splitlines()
     assert line.startswith(
-        "the task of mine lacks metrics, objective, network, load, loss, inputs, measure; define them, or "
+        "the task of mine lacks metrics: tuple[Metric, ...], objective: str, network(options, seed), "
+        "load(paths, seed, progress), loss(network, data, indices, generator), inputs(batch, seed), "
+        "measure(sessions, data); define them, or "
     )
     with pytest.raises(ConfigurationError, match="there is no file"):
         catalogue.find(str(tmp_path / "theirs.py"))

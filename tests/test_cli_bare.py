@@ -31,6 +31,7 @@ CALLS = {
     "train": "--model caloinn --strategy all --out trained.pt",
     "export": "text --out made.onnx",
     "ternarize": "float.onnx --out small.onnx",
+    "search": "float.onnx --data data.npz --out found",
     "inspect": "layer.onnx",
     "verify": "layer.onnx",
     "bench": "layer.onnx --batch 1 --blocks 2",
@@ -120,6 +121,6 @@ def test_modules_of_the_extras_are_those_of_the_project() -> None:
         return names
 
     modules = packages_distributions()
-    for extra in ("data", "search"):
+    for extra in ("data", "files", "search"):
         found = {canonicalize_name(modules[name][0]) for name in EXTRAS[extra]}
         assert found == required(extra)

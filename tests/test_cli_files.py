@@ -12,7 +12,7 @@ from ternary_layer import Layer
 
 from bitsearch import ops
 from bitsearch.cli import main
-from bitsearch.onnxfile import bench
+from bitsearch.onnxfile import runtime
 from bitsearch.onnxfile.inspect import inspect
 
 
@@ -137,7 +137,7 @@ def test_verify_fails_with_status_1(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_bench(mlp: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "BLOCK_SECONDS", 1e-4)
+    monkeypatch.setattr(runtime, "BLOCK_SECONDS", 1e-4)
     out = tmp_path / "small.onnx"
     call("ternarize", mlp, "--out", out)
     flags = ["--against", str(mlp), "--int8", "--batch", "1", "4", "--blocks", "2", "--threads", "2"]
@@ -227,7 +227,7 @@ def test_a_file_that_grows_is_said_to(brackets: Path, tmp_path: Path, capsys: Ca
 def test_inputs_from_a_file(
     brackets: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "BLOCK_SECONDS", 1e-4)
+    monkeypatch.setattr(runtime, "BLOCK_SECONDS", 1e-4)
     np.savez(tmp_path / "x.npz", np.ones((5, 8), np.float32))
     flags: list[str | Path] = ["--inputs", tmp_path / "x.npz", "--blocks", "2", "--profile"]
     content = answer(capsys, "bench", brackets, *flags)

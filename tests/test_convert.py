@@ -1,17 +1,24 @@
 """1x1 convolutions and attention as linear layers give what torch's own modules give; the rest is declined by name."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.precision import Precision
-from bitsearch.network import quant
+from bitsearch.core.strategy import Configuration
+from bitsearch.network import catalogue, quant
+from bitsearch.network.checkpoint import load_network
 from bitsearch.network.convert import Attention, Pointwise, convert, declined
 from bitsearch.network.quant import BitLinear
+from bitsearch.network.spec import Spec
+from bitsearch.network.trial import Trial
 
 
 def attention(**options: Any) -> nn.MultiheadAttention:
@@ -130,3 +137,70 @@ def test_what_cannot_be_low_bit_is_declined_by_name(name: str) -> None:
     quant.apply(network, {"*": "ternary"})
     assert type(network[name]) is kind
     assert dict(quant.precisions(network)) == {"other": Precision.TERNARY}
+
+
+MODEL_FILE = """
+import numpy as np, torch
+from torch import nn
+from bitsearch.core.measurement import Metric, Quantity
+from bitsearch.core.task import DataIdentity, Recipe, Recipes
+from bitsearch.models.base import Sample, TaskBase
+
+DATASETS, PRESETS = ("any",), ("smoke",)
+RECIPE = Recipe(3, 16, 1e-3, 0.0, 1e-8)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Conv1d(3, 12, 1), nn.Linear(12, 1)
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+    def forward(self, x):
+        x = self.embedding(x).transpose(1, 2)
+        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+class task(TaskBase):
+    metrics = (Metric("loss", "Loss", "", "minimize", "mean over events"),)
+    recipes = Recipes(RECIPE, RECIPE, RECIPE, finalists=1, repetitions=1)
+    latency_batches = (1,)
+
+    def network(self, options, seed):
+        return Net()
+
+    def load(self, paths, seed, progress):
+        x = np.random.default_rng(seed).standard_normal((100, 3, 5), np.float32)
+        return Sample.split({"x": x}, DataIdentity(True, "noise", ()), seed)
+
+    def loss(self, network, data, indices, generator):
+        return (network(data.training["x"][indices]) - 1).square().mean()
+
+    def inputs(self, batch, seed):
+        return {"x": np.random.default_rng(seed).standard_normal((batch, 3, 5), np.float32)}
+
+    def measure(self, sessions, data):
+        y = sessions["network"].run(None, {"x": data.validation["x"]})[0]
+        return {"loss": Quantity(float(np.square(y - 1).mean()), None, len(y))}
+"""
+
+
+def test_layers_of_model_files_are_converted(tmp_path: Path) -> None:
+    """As those of the Python API; also weights that are named as the file's own network names them fit."""
+    model = tmp_path / "mixed.py"
+    model.write_text(MODEL_FILE)
+    entry = catalogue.find(str(model))
+    layers = entry.space(entry.task(preset="smoke")).layers
+    assert set(layers) == {"embedding.linear", "head", "attention.in_proj", "attention.out_proj"}
+    spec = Spec(str(model), "any", "smoke", (), tmp_path, 1)
+    configuration = Configuration(Assignment.of(layers, layers))
+    measured = Trial(spec).measure(configuration, "search", keep="mixed")
+    assert measured.failure is None
+    nodes = onnx.load(tmp_path / "models" / "mixed.onnx").graph.node
+    assert [node.op_type for node in nodes].count("TernaryMatMul") == 4
+    raw = spec.task.network({}, 1)
+    loaded = load_network(spec, configuration, raw.state_dict())
+    weight = loaded.get_parameter("attention.in_proj.weight")
+    assert torch.equal(weight, raw.get_parameter("attention.in_proj_weight"))
+    assert (
+        load_network(spec, configuration, loaded.state_dict()).state_dict().keys()
+        == loaded.state_dict().keys()
+    )

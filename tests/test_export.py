@@ -52,6 +52,10 @@ def session(model: onnx.ModelProto, library: bool = True) -> onnxruntime.Inferen
 # --- the networks of the catalogue -----------------------------------------------------------------------------
 
 
+# The opsets that brought `num_outputs` of Split and `allowzero` of Reshape, the youngest that the graphs hold.
+OPSETS = {"sampler": 18, "density": 14}
+
+
 @pytest.mark.parametrize("graph", ["sampler", "density"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_makes_a_valid_file(bench: Bench, strategy: str, graph: str) -> None:
@@ -65,9 +69,9 @@ def test_every_strategy_makes_a_valid_file(bench: Bench, strategy: str, graph: s
     assert not nodes(model, "BatchNormalization")
     assert not nodes(model, "Linear")
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    assert (opsets[""], opsets["com.bithep"]) == (20, 1)
+    assert (opsets[""], opsets["com.bithep"]) == (OPSETS[graph], 1)
     function = next(item for item in model.functions if item.name == "TernaryMatMul")
-    assert {entry.domain: entry.version for entry in function.opset_import} == {"": 20}
+    assert {entry.domain: entry.version for entry in function.opset_import} == {"": OPSETS[graph]}
 
 
 def test_inputs_and_outputs_are_named_and_the_batch_is_free(bench: Bench) -> None:
@@ -279,7 +283,7 @@ def template() -> onnx.ModelProto:
     return export.trace(graph_of(Wrapped(toy())))
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", [item for item in Precision if item is not Precision.INT8])
 @pytest.mark.parametrize("act_qmax", [127.0, 128.0])
 @pytest.mark.parametrize("kind", Rounding)
 def test_layers_of_every_kind(

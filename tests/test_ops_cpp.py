@@ -1,44 +1,21 @@
 """C++ programs: the example through CMake, programs that cannot be changed through `LD_PRELOAD`, old systems."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from cpp_program import HEADERS, ROOT, build, link, needs_cpp, run
 from ternary_layer import Layer
 
 from bitsearch import ops
 from bitsearch.cli import main
 
-ROOT = Path(__file__).parents[1]
 CMAKE = Path(sys.executable).parent / "cmake"
-HEADERS = [
-    Path(folder)
-    for folder in (
-        os.environ.get("ONNXRUNTIME_INCLUDE_DIR", ""),
-        ROOT / ".build/onnxruntime/include",
-        "/usr/include/onnxruntime",
-        "/usr/local/include",
-    )
-    if folder and (Path(folder) / "onnxruntime_cxx_api.h").exists()
-]
-RUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
-needs_cpp = pytest.mark.skipif(
-    not HEADERS or RUNTIME is None, reason="needs onnxruntime's C++ headers and its library in the wheel"
-)
 LAYER = Layer.random(100, 70)
 OLDEST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 25), "CXXABI": (1, 3, 11)}  # EL8's
-
-
-def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(word) for word in words], env=os.environ | environment, capture_output=True, text=True
-    )
 
 
 @pytest.fixture(scope="module")
@@ -50,32 +27,19 @@ def bare_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's onnxruntime under the name that programs look for."""
-    assert RUNTIME
-    link = tmp_path_factory.mktemp("runtime") / "libonnxruntime.so.1"
-    link.symlink_to(RUNTIME)
-    return link
-
-
-@pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Path:
-    program = tmp_path_factory.mktemp("sessions") / "sessions"
-    source, search = ROOT / "tests/native/sessions.cc", f"-Wl,-rpath,{runtime.parent}"
-    done = run("g++", "-std=c++17", source, f"-I{HEADERS[0]}", runtime, search, "-pthread", "-o", program)
-    assert done.returncode == 0, done.stderr
-    return program
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT / "tests/native/sessions.cc", tmp_path_factory.mktemp("sessions"))
 
 
 @needs_cpp
-def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Path, runtime: Path) -> None:
+def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Path) -> None:
     for step in (
         (
             CMAKE, "-S", ROOT / "examples/cpp", "-B", tmp_path / "build",
             f"-DCMAKE_PREFIX_PATH={ops.cmake_path()}",
             f"-DBITSEARCH_OPS_LIBRARY={ops.library_path()}",  # an editable install has it elsewhere
             f"-DONNXRUNTIME_INCLUDE={HEADERS[0]}",
-            f"-DONNXRUNTIME_LIBRARY={runtime}",
+            f"-DONNXRUNTIME_LIBRARY={link(tmp_path)}",
         ),
         (CMAKE, "--build", tmp_path / "build"),
     ):  # fmt: skip

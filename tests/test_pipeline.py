@@ -107,6 +107,18 @@ def test_finalists_are_evaluated(smoke: SmokeRun) -> None:
         assert evaluation.histograms
 
 
+def test_finalists_are_timed_in_turns_with_the_float_file(smoke: SmokeRun) -> None:
+    latest = {item.digest: item for item in smoke.results if item.fidelity == "full"}
+    chosen = next(kernel.name for kernel in ops.kernels() if kernel.chosen)
+    for item in latest.values():
+        quantized = item.executed_fraction > 0
+        for latency in item.latency_us:
+            assert latency.ratio is not None
+            assert latency.ratio > 0
+            assert latency.kernel == (chosen if quantized else "")
+            assert latency.busy == (latency.load is not None and latency.load > 0.25)
+
+
 def test_front_is_the_front_of_the_final_trainings(smoke: SmokeRun) -> None:
     full = {item.digest: item for item in smoke.results if item.fidelity == "full"}
     front = smoke.folder.front()

@@ -16,6 +16,7 @@ from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core.errors import ExportError
 from bitsearch.network import catalogue, export
+from bitsearch.onnxfile import portable as portable_form
 from bitsearch.onnxfile.portable import portable
 
 CONTROL = {"If", "Loop", "Scan"}
@@ -224,10 +225,47 @@ def test_loops_are_unrolled(kind: str, expected: list[float]) -> None:
     np.testing.assert_array_equal(rows[-1], expected)
 
 
-def test_what_cannot_be_written_is_refused_with_its_reason() -> None:
+def nested() -> onnx.ModelProto:
+    """Give 25 x: an outer Scan over (2, 3) adds an inner one's sum over (1, 4) of row · x."""
+    f = TensorProto.FLOAT
+    inner = body(
+        helper.make_node("Mul", ["outer", "v"], ["p"]),
+        helper.make_node("Add", ["t", "p"], ["t1"]),
+        inputs={"t": f, "v": f},
+        outputs=["t1"],
+    )
+    held = numpy_helper.from_array(np.array([1, 4], F), "rows")
+    inner_loop = helper.make_node("Scan", ["s", "rows"], ["s1"], body=inner, num_scan_inputs=1)
+    outer = body(
+        helper.make_node("Mul", ["x", "w"], ["outer"]),
+        inner_loop,
+        inputs={"s": f, "w": f},
+        outputs=["s1"],
+    )
+    outer.initializer.append(held)
+    node = helper.make_node("Scan", ["zero", "rows"], ["y"], body=outer, num_scan_inputs=1)
+    constants = [
+        numpy_helper.from_array(np.zeros(1, F), "zero"),
+        numpy_helper.from_array(np.array([2, 3], F), "rows"),
+    ]
+    given, result = (helper.make_tensor_value_info(name, f, [1]) for name in "xy")
+    graph = helper.make_graph([node], "nested", [given], [result], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def test_loops_in_loops_keep_their_own_constants() -> None:
+    """The inner body reads a value of the outer one, and both have constants of one name."""
+    (found,) = run(portable(nested(), 13), {"x": np.array([7], F)})
+    assert found.tolist() == [7 * (2 + 3) * (1 + 4)]
+
+
+def test_what_cannot_be_written_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ExportError, match="opset: found 12, expected 13 to 20"):
         portable(one_node("Relu", {}), 12)
     with pytest.raises(ExportError, match="Loop 'loop': found no known length"):
         portable(looping("Loop", None))
+    monkeypatch.setattr(portable_form, "LARGEST_GRAPH", 8)
+    with pytest.raises(ExportError, match="Scan 'scan': found more than 8 nodes"):
+        portable(looping("Scan"))
     with pytest.raises(ExportError, match="opset 13 has no Trilu; ask for a newer opset"):
         portable(one_node("Trilu", {}), 13)

@@ -1,6 +1,7 @@
 """What the documents promise exists: every verb has help and stands in README.md."""
 
 import argparse
+import json
 import re
 import shlex
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from bitsearch import ops
-from bitsearch.cli import parser
+from bitsearch.cli import main, parser
 from bitsearch.cli.table import VERBS as TABLE
 from bitsearch.cli.table import Verb
 from bitsearch.models.showers import generator
@@ -100,22 +101,40 @@ def test_names_in_the_readme_exist() -> None:
     assert functions
 
 
-def test_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)#]+)", README):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
-
-
 DOCUMENTS = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "ops").rglob("*.md")),
 ]
-PYTHON = [
-    (path.relative_to(ROOT).as_posix(), code)
-    for path in DOCUMENTS
-    for code in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
-]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(document: Path) -> None:
+    made = {"operators", "ternary_matmul", "monotone_spline", "contributing", "changelog", "command_line"}
+    for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+        if "://" not in target and Path(target).stem not in made and not target.startswith("bitnet_"):
+            assert (document.parent / target).exists(), target
+
+
+def test_every_page_stands_in_the_contents() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f": {page.relative_to(ROOT / 'docs')}\n" in contents
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Give language and text of the blocks that run, in their order."""
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text())["cells"]
+        return [("python", "".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    return re.findall(r"^```(python|sh)\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+RUNNING = {
+    path.relative_to(ROOT).as_posix(): found
+    for path in (*DOCUMENTS, *sorted((ROOT / "docs").rglob("*.ipynb")))
+    if (found := blocks(path))
+}
 
 
 def prepare(document: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +143,11 @@ def prepare(document: str, request: pytest.FixtureRequest, monkeypatch: pytest.M
         models = Path("runs/caloinn/models")
         models.mkdir(parents=True)
         shutil.copy(request.getfixturevalue("smoke").folder.models / "all.onnx", models)
+    elif document in ("docs/first_run.md", "docs/notebooks/reading_a_run.ipynb"):
+        # The run itself is that of the other tests: the same command goes on from what it left.
+        smoke = request.getfixturevalue("smoke")
+        smoke.copy(Path("runs/first"))
+        monkeypatch.setattr(generator, "default_files", lambda *_: (smoke.data,))
     elif document == "docs/showers.md":
         file = request.getfixturevalue("shower_file")
         monkeypatch.setattr(generator, "default_files", lambda _: (file, file))
@@ -135,14 +159,19 @@ def prepare(document: str, request: pytest.FixtureRequest, monkeypatch: pytest.M
             np.save(f"shape/{name}.npy", np.ones(2))
 
 
-@pytest.mark.parametrize(("document", "code"), PYTHON, ids=[document for document, _ in PYTHON])
-def test_python_in_the_documents_runs(
-    document: str,
-    code: str,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+@pytest.mark.parametrize("document", RUNNING)
+def test_code_in_the_documents_runs(
+    document: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Run a document from top to bottom: Python in one namespace, commands in this process."""
     monkeypatch.chdir(tmp_path)
     prepare(document, request, monkeypatch)
-    exec(compile(code, document, "exec"), {"np": np, "torch": torch})
+    namespace = {"np": np, "torch": torch}
+    for language, code in RUNNING[document]:
+        if language == "python":
+            exec(compile(code, document, "exec"), namespace)
+            continue
+        for command in code.splitlines():
+            program, *words = shlex.split(command)
+            assert program == "bitsearch", command
+            assert main(words) == 0, command

@@ -34,7 +34,8 @@ from bitsearch.core.measurement import (
     Yardstick,
 )
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import numbers, physics, verdict, view
+from bitsearch.report import numbers, physics, tables, verdict, view
+from bitsearch.report.sheets import _csv, _flat
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +377,24 @@ def test_verdict_names_the_file_to_deploy(whole: RunFolder) -> None:
     times = run.reference.latency_us[0].median_us / item.latency_us[0].median_us
     assert f"{times:.2f} \N{MULTIPLICATION SIGN} as fast at batch 1 (310 µs to " in found.note
     assert re.search(r"validation NLL .* (worse|better)", found.note)
+
+
+def test_a_busy_machine_and_a_kernel_that_did_not_run(whole: RunFolder) -> None:
+    """Times that were taken in turns with the float file are held against it, and doubts stand beside them."""
+    run = view.read(whole)
+    assert run.reference is not None
+    latency = dataclasses.replace(run.reference.latency_us[0], ratio=0.4, load=0.9, busy=True, kernel="")
+    item = dataclasses.replace(run.front[-1], latency_us=(latency,))
+    table = tables.serving(run, [item])
+    assert "kernel" not in table.titles
+    cell = table.rows[0][table.titles.index("batch 1,\n1 thread")]
+    assert "0.4 of float, busy machine" in cell.note
+    (speed,) = verdict._speeds(item, run.reference)
+    assert speed.startswith("2.50 \N{MULTIPLICATION SIGN} as fast at batch 1 (")
+    assert speed.endswith(", on a busy machine)")
+    row = next(csv.DictReader(_csv([_flat(run, item)]).splitlines()))
+    title = "latency_us batch 1, 1 thread"
+    assert (row[f"{title}, of the float file"], row[f"{title}, busy"]) == ("0.4", "True")
 
 
 def test_verdict_without_spread_claims_nothing(tmp_path: Path) -> None:

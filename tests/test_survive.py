@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "events.npz"
 
 
-def call(*words: str | Path) -> int:
+def call(*words: object) -> int:
     return main([str(word) for word in words])
 
 

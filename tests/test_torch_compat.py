@@ -40,3 +40,19 @@ def test_the_compiler_is_imported() -> None:
         "sys.exit(bool([name for name in set(sys.modules) - before if name.startswith('torch._dynamo')]))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class Summed(nn.Module):
+    """The sum of the rows of a table."""
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        return torch_compat.scan(lambda state, row: [state[0] + row[0]], [x], [table])[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_a_scan_stays_a_loop() -> None:
+    program = torch.onnx.export(
+        Summed().eval(), (torch.ones(2), torch.ones(7, 2)), dynamo=True, verbose=False
+    )
+    assert program is not None
+    assert "Scan" in {node.op_type for node in program.model_proto.graph.node}

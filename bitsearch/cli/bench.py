@@ -75,7 +75,9 @@ def bench(arguments: argparse.Namespace) -> None:
     if arguments.json:
         show(True, content, "", [])
         return
-    environment = ", ".join(f"{key} {value}" for key, value in measured.environment.items())
+    ran = ", ".join(dict.fromkeys(item.kernel for item in measured.footprints if item.kernel))
+    facts = {**measured.environment, "kernel": ran}
+    environment = ", ".join(f"{key} {value}" for key, value in facts.items() if value)
     rows = [
         {
             "file": item.name,
@@ -98,6 +100,7 @@ def bench(arguments: argparse.Namespace) -> None:
             "file": item.name,
             "bytes": item.size_bytes,
             "load ms": f"{item.load_ms:,.1f}",
+            "kernel": item.kernel,
             "peak memory bytes": "" if item.peak_memory_bytes is None else f"{item.peak_memory_bytes:,}",
         }
         for item in measured.footprints
@@ -107,4 +110,9 @@ def bench(arguments: argparse.Namespace) -> None:
         if item.profile is not None:
             shares = [{"operator": kind, "share of time": share} for kind, share in item.profile.items()]
             show(False, {}, f"Operators of {item.name}", shares)
+    if measured.busy:
+        sys.stderr.write(
+            f"bitsearch bench: {measured.load:.0%} of the other cores were busy; "
+            "trust the speeds more than the times\n"
+        )
     sys.stderr.write(f"bitsearch bench: energy is from {measured.energy_source}\n")

@@ -13,6 +13,7 @@ from bitsearch.core.signals import Interrupted
 EXTRAS = {
     "": (),
     "data": ("h5py", "platformdirs", "scipy"),
+    "files": ("jinja2", "matplotlib", "optuna"),
     "search": (
         "h5py",
         "jinja2",

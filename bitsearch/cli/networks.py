@@ -9,6 +9,7 @@ from bitsearch.cli.output import add_data, add_device, add_json, add_model, add_
 from bitsearch.core.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
+    import onnx
     from torch import Tensor
 
     from bitsearch.core.strategy import Configuration
@@ -33,6 +34,7 @@ the best front member that quantises --min-fraction of the executed parameters o
   bitsearch export nncentral.pt --out nncentral.onnx
   bitsearch export theirs.pt --model caloinn --dataset ds1-photon --strategy nncentral --out theirs.onnx
   bitsearch export runs/caloinn --min-fraction 0.8 --out small.onnx
+  bitsearch export ds2.pt --interface par04 --out shower.onnx
 
 Takes seconds at laptop size, minutes for CaloDREAM at paper size.
 """
@@ -71,7 +73,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CHECKPOINT",
         help="a .pt file, the files of a foreign checkpoint, a run folder with --min-fraction, or an .onnx file with "
-        "--portable",
+        "--portable or --interface",
     )
     verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
@@ -95,6 +97,12 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         default=20,
         metavar="N",
         help="with --portable: the opset, 13 to 20 (default: 20)",
+    )
+    verb.add_argument(
+        "--interface",
+        choices=["par04", "par04-calodit"],
+        help="for generators of ds2: what Geant4's example Par04 calls, by the convention of its VAE or of its "
+        "CaloDiT-2, with a macro beside the file",
     )
     add_json(verb)
 
@@ -144,7 +152,6 @@ def export(arguments: argparse.Namespace) -> None:
     import tempfile
     from dataclasses import asdict, replace
 
-    from bitsearch.core.atomic import write_atomically
     from bitsearch.network import catalogue, checkpoint, measuring
     from bitsearch.network.exporter import Exporter
     from bitsearch.network.spec import Spec
@@ -168,8 +175,7 @@ def export(arguments: argparse.Namespace) -> None:
             if graph not in models:
                 models[graph] = exporter.export(network, found.configuration, graph)
         measured = measuring.parity(spec, models, network)
-    write_atomically(arguments.out, models[served].SerializeToString())
-    content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size, "parity": asdict(measured)}
+    content = {**_write(models[served], arguments), "parity": asdict(measured)}
     if foreign:
         assignment = found.configuration.assignment
         content["quantised"] = f"{len(assignment.quantized)} of {len(assignment)} layers"
@@ -211,14 +217,15 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
             f"the file {item.model} of {item.digest} is missing in {path} or not as the run wrote it; "
             "the same `bitsearch run` makes it again"
         )
-    if arguments.portable:
-        graph.write(portable(graph.read(file), arguments.opset), arguments.out)
+    if arguments.portable or arguments.interface:
+        model = graph.read(file)
+        written = _write(portable(model, arguments.opset) if arguments.portable else model, arguments)
     else:
         write_atomically(arguments.out, file.read_bytes())
+        written = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size}
     quantity = item.metrics[front.objective]
     content = {
-        "file": str(arguments.out),
-        "bytes": arguments.out.stat().st_size,
+        **written,
         "digest": item.digest,
         "strategy": item.strategy,
         "executed_fraction": item.executed_fraction,
@@ -230,15 +237,33 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
 
 
 def _export_again(path: Path, arguments: argparse.Namespace) -> None:
-    """Write an exported file in standard operators alone."""
+    """Write an exported file in standard operators alone, or for Par04."""
     from bitsearch.onnxfile import graph
     from bitsearch.onnxfile.portable import portable
 
-    if not arguments.portable:
-        raise ConfigurationError(f"{path} is exported already; expected a .pt file, or --portable")
-    graph.write(portable(graph.read(path), arguments.opset), arguments.out)
-    content = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size}
+    if not arguments.portable and not arguments.interface:
+        raise ConfigurationError(
+            f"{path} is exported already; expected a .pt file, --portable or --interface"
+        )
+    model = graph.read(path)
+    content = _write(portable(model, arguments.opset) if arguments.portable else model, arguments)
     show(arguments.json, content, str(arguments.out), [{"": key, " ": str(v)} for key, v in content.items()])
+
+
+def _write(model: "onnx.ModelProto", arguments: argparse.Namespace) -> dict[str, object]:
+    """Write a file, dressed for Par04 with the macro beside it where that is asked for; say what was written."""
+    from bitsearch.core.atomic import write_atomically
+    from bitsearch.onnxfile import graph, par04
+
+    out, written = arguments.out, {}
+    if arguments.interface:
+        model = par04.par04(model, arguments.interface)
+    graph.write(model, out)
+    if arguments.interface:
+        macro = out.with_name(f"{out.name.removesuffix('.onnx')}.mac")
+        write_atomically(macro, par04.macro(model, arguments.interface, out.resolve()))
+        written = {"macro": str(macro)}
+    return {"file": str(out), "bytes": graph.size_on_disk(out), **written}
 
 
 def _adopt(state: "dict[str, Tensor]", arguments: argparse.Namespace) -> "Checkpoint":

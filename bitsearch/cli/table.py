@@ -15,6 +15,7 @@ from bitsearch.cli import (
     ops,
     physics,
     runs,
+    search,
     ternarize,
     verify,
 )
@@ -47,7 +48,7 @@ VERBS = (
     Verb(
         "report",
         "build the report again from what is on disk",
-        "search",
+        "files",
         runs.REPORT,
         runs.folder_options,
         runs.report,
@@ -124,6 +125,14 @@ VERBS = (
         ternarize.TERNARIZE,
         ternarize.ternarize_options,
         ternarize.ternarize,
+    ),
+    Verb(
+        "search",
+        "search precisions for the layers of any ONNX file, nothing trained",
+        "files",
+        search.SEARCH,
+        search.search_options,
+        search.search,
     ),
     Verb("inspect", "what is in an ONNX file", "", inspect.INSPECT, inspect.inspect_options, inspect.inspect),
     Verb(

@@ -40,7 +40,12 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall time of one `session.run` in µs: median and interquartile range over `repeats` runs."""
+    """Wall time of one `session.run` in µs: median and interquartile range over `repeats` runs.
+
+    `kernel` ran the file's ternary layers; it is empty where there are none. `ratio` is the time over that of the
+    float file, timed in turns with it: machines slow down for both. `load` is the share of the other cores that was
+    busy meanwhile, None where it is not known; a `busy` machine's times are not those of the file alone.
+    """
 
     batch: int
     threads: int
@@ -48,6 +53,9 @@ class Latency:
     median_us: float
     spread_us: float
     repeats: int
+    ratio: float | None = None
+    load: float | None = None
+    busy: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +24,7 @@ from bitsearch.core.task import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ class Entry:
             if value not in known:
                 raise ConfigurationError(f"{self.name} has no {kind} {value!r}; {one_of(value, known)}")
         task = self.model.task(dataset, preset)
-        members = (*Task.__annotations__, *(name for name in vars(Task) if not name.startswith("_")))
-        require(f"the task of {self.name}", (task,), members, "derive it from bitsearch.models.base.TaskBase")
+        require(
+            f"the task of {self.name}", (task,), _members(), "derive it from bitsearch.models.base.TaskBase"
+        )
         return cast(Task, self.model.improved(task) if recipe == "improved" else task)
 
     def published(self, dataset: str) -> tuple[PublishedResult, ...]:
@@ -134,15 +137,33 @@ class Entry:
         return {name: choices[0] for name, choices in self.options(preset).items()}
 
 
-def require(what: str, found: Sequence[object], members: Iterable[str], otherwise: str) -> None:
-    """Check that each member is in one of `found`.
+def _members() -> dict[str, str]:
+    """Describe the members of a task: attributes with their types, methods with their arguments."""
+    described = {name: f"{name}: {kind}" for name, kind in Task.__annotations__.items()}
+    for name, member in vars(Task).items():
+        if isinstance(member, property):
+            described[name] = f"{name}: {member.fget.__annotations__['return']}"
+        elif inspect.isfunction(member) and not name.startswith("_"):
+            described[name] = f"{name}({', '.join([*inspect.signature(member).parameters][1:])})"
+    return described
+
+
+def require(what: str, found: Sequence[object], members: Mapping[str, str], otherwise: str) -> None:
+    """Check that each member, by name with its description, is in one of `found`.
 
     Raises:
-        ConfigurationError: naming all that are not.
+        ConfigurationError: describing all that are not.
     """
-    missing = [name for name in members if not any(hasattr(item, name) for item in found)]
+    missing = [text for name, text in members.items() if not any(hasattr(item, name) for item in found)]
     if missing:
         raise ConfigurationError(f"{what} lacks {', '.join(missing)}; define them, or {otherwise}")
+
+
+def network(task: Task, options: Mapping[str, str], seed: int) -> "nn.Module":
+    """Build the float network with 1x1 convolutions and attentions as linear layers (see `convert`)."""
+    from bitsearch.network.convert import convert
+
+    return convert(task.network(options, seed))
 
 
 def inventory(task: Task, options: Mapping[str, str]) -> Inventory:
@@ -152,7 +173,7 @@ def inventory(task: Task, options: Mapping[str, str]) -> Inventory:
     from bitsearch.network import quant
 
     with torch.device("meta"):
-        return quant.inventory(task.network(options, seed=0))
+        return quant.inventory(network(task, options, seed=0))
 
 
 def names() -> tuple[str, ...]:
@@ -231,8 +252,12 @@ def _from_path(path: Path) -> Entry:
     space = path.with_name(f"{path.stem}_space.py")
     model = _load(path)
     beside = _load(space) if space.is_file() else model
-    example = "look how bitsearch/models/caloinn does: DATASETS, PRESETS and task(dataset, preset)"
-    require(str(path), (model, beside), ("DATASETS", "PRESETS", "task"), example)
+    members = {
+        "DATASETS": "DATASETS: tuple[str, ...]",
+        "PRESETS": "PRESETS: tuple[str, ...]",
+        "task": "task(dataset, preset)",
+    }
+    require(str(path), (model, beside), members, "look at what `bitsearch new NAME` writes")
     return Entry(path.stem, lambda: model, beside, users=True)
 
 

@@ -18,6 +18,7 @@ from bitsearch.core.records import convert
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.strategy import Configuration
 from bitsearch.network import quant
+from bitsearch.network.convert import convert as to_linear
 from bitsearch.network.spec import Spec
 
 FORMAT = 1
@@ -206,6 +207,11 @@ def load_network(
     rounding: Mapping[str, Rounding] | None = None,
 ) -> nn.Module:
     """Build a configuration's network with given weights; raises CheckpointError where they do not fit."""
-    network = spec.network(configuration.options)
+    network = spec.task.network(configuration.options, spec.seed)
+    if not set(state) <= set(
+        network.state_dict()
+    ):  # else named as the model file has it, before any conversion
+        network = to_linear(network)
     load_state(network, state)
+    to_linear(network)
     return quant.apply(network, configuration.assignment, rounding=rounding).eval()

@@ -1,8 +1,9 @@
 """Export in two steps: trace a network once, then lower the trace for any weights and any assignment.
 
-The trace holds one `com.bithep::Linear` node for every linear layer and takes all parameters as inputs, so it
-depends on the network's structure alone and a search traces once, not once a candidate. Lowering fills in the
-parameters and turns each Linear into `TernaryMatMul` or standard operators, folding a BatchNorm behind it.
+Leaf modules are traced in the forms of `forms.FORMS`: the trace holds one `com.bithep::Linear` node for every linear
+layer. It takes all parameters as inputs, so it depends on the network's structure alone and a search traces once, not
+once a candidate. Lowering fills in the parameters and turns each Linear into `TernaryMatMul` or standard operators,
+folding a BatchNorm behind it.
 """
 
 import copy
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 from onnxscript import optimizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from bitsearch import ops
 from bitsearch.core.assignment import Assignment
@@ -29,13 +30,14 @@ from bitsearch.core.errors import ExportError
 from bitsearch.core.precision import Precision
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
-from bitsearch.network import quant, torch_compat
+from bitsearch.network import quant
+from bitsearch.network.forms import LINEAR, replace_leaves
 from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.lowering import lowest_opset
 from bitsearch.ops import reference
 
 OPSET = 20
-LINEAR = "Linear"
 PREFIX = "network."
 USE = ":"
 """Between a layer's name and the number of its use, in the names of nodes from its second use on."""
@@ -65,7 +67,7 @@ def trace(graph: Graph) -> onnx.ModelProto:
     network = module.get_submodule(PREFIX.rstrip("."))
     if taken := sorted({*graph.inputs, *graph.outputs}.intersection(network.state_dict())):
         raise ExportError(f"input or output {taken[0]} has the name of a parameter; expected another name")
-    quant.replace_layers(network, _LinearNode)
+    replace_leaves(module, PREFIX.rstrip("."))
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in graph.inputs)
     # torch wants the shapes nested as the arguments are: `*inputs` is one tuple.
@@ -153,6 +155,9 @@ def lower(
             value.const_value = ir.tensor(state[name].detach().cpu().numpy(), name=name)
             graph.initializers[name] = value
     proto = ir.to_proto(model)
+    for item in proto.opset_import:
+        if item.domain == "":
+            item.version = lowest_opset(proto)
     ops.add_functions(proto)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
@@ -201,27 +206,6 @@ class Normalization:
     mean: Tensor
     variance: Tensor
     epsilon: float
-
-
-class _LinearNode(nn.Module):
-    """Stand in for a linear layer while tracing."""
-
-    def __init__(self, name: str, linear: nn.Linear) -> None:
-        super().__init__()
-        self.name = name
-        self.weight, self.bias = linear.weight, linear.bias
-        self.symbolic = torch_compat.traced(torch.onnx.ops.symbolic)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inputs = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
-        return self.symbolic(
-            f"{ops.DOMAIN}::{LINEAR}",
-            inputs,
-            {"name": self.name},
-            dtype=x.dtype,
-            shape=(*x.shape[:-1], len(self.weight)),
-            version=ops.VERSION,
-        )
 
 
 def _lower_linear(

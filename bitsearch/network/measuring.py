@@ -19,7 +19,7 @@ from bitsearch.core.task import Task
 from bitsearch.network.exporter import Models
 from bitsearch.network.parity import compare
 from bitsearch.network.spec import Spec
-from bitsearch.onnxfile.runtime import TIMING_SECONDS, open_session, time_session
+from bitsearch.onnxfile.runtime import TIMING_SECONDS, kernel_of, open_session, time_session
 
 PARITY_EVENTS = 64
 
@@ -66,13 +66,19 @@ def parity(spec: Spec, models: Models, network: nn.Module) -> Parity:
 
 def latencies(
     spec: Spec,
-    session: onnxruntime.InferenceSession,
+    model: onnx.ModelProto | Path,
     seconds: float = TIMING_SECONDS,
+    beside: onnx.ModelProto | Path | None = None,
     sizes: int | None = None,
 ) -> tuple[Latency, ...]:
-    """Time the served graph on one thread, for the task's first batch `sizes` or all, `seconds` each."""
+    """Time the served graph on one thread, for the task's first batch `sizes` or all, `seconds` each.
+
+    With a file `beside` they take turns, and ratios to it are given.
+    """
+    session, kernel = open_session(model), kernel_of(model)
+    other = None if beside is None else open_session(beside)
     return tuple(
-        time_session(session, spec.task.inputs(batch, spec.seed), threads=1, seconds=seconds)
+        time_session(session, spec.task.inputs(batch, spec.seed), 1, seconds, kernel, other)
         for batch in spec.task.latency_batches[:sizes]
     )
 

@@ -80,7 +80,7 @@ class Spec:
     def network(self, options: Mapping[str, str], repetition: int = 0) -> nn.Module:
         """Build the float network; its structure follows from the seed, its initial weights also from `repetition`."""
         torch.manual_seed(derive(self.seed, repetition))
-        return self.task.network(options, self.seed)
+        return catalogue.network(self.task, options, self.seed)
 
     def inventory(self, options: Mapping[str, str]) -> Inventory:
         """Count the layers of the network with these options, once."""

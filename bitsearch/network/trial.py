@@ -10,7 +10,6 @@ from bitsearch.network import measuring
 from bitsearch.network.exporter import Exporter
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
-from bitsearch.onnxfile.runtime import open_session
 
 GLANCE_SECONDS = 0.02
 """How long latencies are taken: beside other trainings they are hints, and the front is timed again."""
@@ -67,14 +66,13 @@ class Trial:
         contents = [models[spec.task.served].SerializeToString() for models in exported]
         # A candidate is timed at one batch size alone: the largest would take a sixth of its trial.
         sizes = None if record.fidelity == "full" else 1
-        session = open_session(exported[0][spec.task.served])
         return replace(
             record,
             metrics=over_trainings([measuring.metrics(spec, models, data) for models in exported]),
             train_seconds=sum(item.seconds for item in trainings),
             parity=measuring.parity(spec, exported[0], networks[0]),
             size_bytes=len(contents[0]),
-            latency_us=measuring.latencies(spec, session, GLANCE_SECONDS, sizes),
+            latency_us=measuring.latencies(spec, exported[0][spec.task.served], GLANCE_SECONDS, sizes=sizes),
             model=measuring.keep(spec, keep, record.digest, contents) if keep else None,
         )
 

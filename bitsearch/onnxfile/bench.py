@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from bitsearch import ops
 from bitsearch.core.errors import ConfigurationError, ExportError
 from bitsearch.onnxfile import energy, graph, inputs, runtime
 
-BLOCK_SECONDS = 0.02
 PROFILED_RUNS = 20
 BATCHES = (1, 100, 1000)
 
@@ -81,24 +78,32 @@ class Timing:
 class Footprint:
     """Size on disk, time to open, how far memory rose from before that to its peak at the largest batch.
 
-    `profile` gives the share of the time that each kind of operator takes, where that was asked for.
+    `kernel` runs its ternary layers, empty where there are none. `profile` gives the share of the time that each kind
+    of operator takes, where that was asked for.
     """
 
     name: str
     size_bytes: int
     peak_memory_bytes: int | None
     load_ms: float = 0.0
+    kernel: str = ""
     profile: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Timings of all contenders at all batches, and on what they were taken."""
+    """Timings of all contenders at all batches, and on what they were taken.
+
+    `load` is the share of the other cores that was busy meanwhile, None where it is not known; the times of a `busy`
+    machine are to be doubted, their ratios less so.
+    """
 
     timings: tuple[Timing, ...]
     footprints: tuple[Footprint, ...]
     environment: Mapping[str, Any]
     energy_source: str = ""
+    load: float | None = None
+    busy: bool = False
 
 
 def bench(
@@ -134,19 +139,23 @@ def bench(
             )
     feeds = _feeds(sessions[first], batches, seed, sizes, known, given)
     meter = energy.Meter({item.name: item.path for item in files})
+    load = runtime.Load()
     timings = [
         timing for batch, feed in feeds for timing in _compare(sessions, feed, batch, threads, blocks, meter)
     ]
+    share = load.share()
     _, feed = max(feeds, key=lambda pair: pair[0])
     footprints = tuple(
         replace(
             _footprint(item, feed, threads),
             load_ms=load_ms[item.name],
+            kernel=runtime.kernel_of(item.path),
             profile=_profile(item.path, feed, threads) if profile else None,
         )
         for item in files
     )
-    return Benchmark(tuple(timings), footprints, runtime.environment(), meter.source)
+    busy = runtime.is_busy(share)
+    return Benchmark(tuple(timings), footprints, runtime.environment(), meter.source, share, busy)
 
 
 def _feeds(
@@ -209,7 +218,7 @@ def quantized_to_int8(given: Sequence[Contender], folder: Path) -> Contender:
 
     for item in given:
         model = graph.read(item.path)
-        if _is_low_bit(model):
+        if runtime.kernel_of(model):
             continue
         # onnxruntime transposes weights without their noted shapes, and then refuses its own work.
         del model.graph.value_info[:]
@@ -226,14 +235,6 @@ def quantized_to_int8(given: Sequence[Contender], folder: Path) -> Contender:
     names = ", ".join(item.name for item in given)
     raise ConfigurationError(
         f"--int8 quantises a float file and {names} hold TernaryMatMul; expected a float one, as FILE or --against"
-    )
-
-
-def _is_low_bit(model: onnx.ModelProto) -> bool:
-    return any(
-        (node.domain, node.op_type) == (ops.DOMAIN, "TernaryMatMul")
-        for scope in graph.scopes(model)
-        for node in scope.graph.node
     )
 
 
@@ -269,14 +270,16 @@ def _compare(
         raise ExportError(
             f"a file cannot be run on inputs of shapes {shapes}: {reason}; --size sets the size of a free axis"
         ) from error
-    repeats = {name: max(1, int(BLOCK_SECONDS / _block(run, 1)[0])) for name, run in runs.items()}
+    repeats = {
+        name: max(1, int(runtime.BLOCK_SECONDS / runtime.block(run, 1)[0])) for name, run in runs.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in runs}
     single: dict[str, list[float]] = {name: [] for name in runs}
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(blocks):
         for name, run in runs.items():
             before = meter.read()
-            found = _block(run, repeats[name])
+            found = runtime.block(run, repeats[name])
             after = meter.read()
             if (
                 before is not None and after is not None and after > before
@@ -305,15 +308,6 @@ def _compare(
             )
         )
     return timings
-
-
-def _block(run: Callable[[], object], repeats: int) -> list[float]:
-    """Time every run of a block, in seconds."""
-    marks = [time.perf_counter()]
-    for _ in range(repeats):
-        run()
-        marks.append(time.perf_counter())
-    return [after - before for before, after in pairwise(marks)]
 
 
 def _finite(outputs: Sequence[Any]) -> float:

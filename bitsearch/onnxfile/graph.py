@@ -104,6 +104,13 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
             name.unlink(missing_ok=True)
 
 
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model in memory; external data stays where it is."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
 def size_on_disk(path: Path) -> int:
     """Sum the bytes of a file and of its external data."""
     return path.stat().st_size + sum(name.stat().st_size for name in _data_files(path))

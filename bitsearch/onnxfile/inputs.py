@@ -103,7 +103,7 @@ def load(path: Path) -> Iterator[Feed]:
         if not file.is_file():
             raise DataError(f"there is no file {file}; expected an .npz with an array for each input")
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 if not hasattr(stored, "files"):
                     raise ValueError("a single array without a name")
                 arrays = {name: stored[name] for name in stored.files}

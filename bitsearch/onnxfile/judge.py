@@ -179,9 +179,9 @@ def read_labels(path: Path) -> NDArray[np.int64]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; expected an .npy or .npz file with a label for every row")
     try:
-        stored = np.load(path, allow_pickle=False)
-        if not isinstance(stored, np.ndarray):
-            with stored:
+        with path.open("rb") as stream:
+            stored = np.load(stream, allow_pickle=False)
+            if not isinstance(stored, np.ndarray):
                 name = "labels" if "labels" in stored.files or len(stored.files) != 1 else stored.files[0]
                 if name not in stored.files:
                     raise ValueError(f"arrays {', '.join(stored.files) or 'none'}")
@@ -196,7 +196,7 @@ def read_labels(path: Path) -> NDArray[np.int64]:
         raise DataError(
             f"{path} holds {stored.dtype} of shape {stored.shape}; expected a whole number for every row, from 0 on"
         )
-    return stored.reshape(-1).astype(np.int64)
+    return np.asarray(stored.reshape(-1), np.int64)
 
 
 FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
@@ -205,11 +205,9 @@ FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 @contextmanager
 def _opened(model: onnx.ModelProto) -> Iterator[tuple[onnxruntime.InferenceSession, int]]:
     """Open a model that is in memory, from a file of its own; give its size in bytes as well."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # writing moves external data
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
-        graph.write(copy, file)
+        graph.write(graph.copied(model), file)  # writing moves external data
         yield inputs.open_file(file), graph.size_on_disk(file)
 
 

@@ -10,6 +10,8 @@ import onnx
 from onnx import defs, helper, numpy_helper
 
 from bitsearch.core.errors import ExportError
+from bitsearch.onnxfile import graph as file
+from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 
 NEWEST = 20
 
@@ -78,6 +80,18 @@ class Older:
         return name
 
 
+def lowest_opset(model: onnx.ModelProto) -> int:
+    """Find the oldest opset, from that of our functions on, that reads a model's nodes as they are written."""
+    newest = file.opset(model)
+    return next((version for version in range(OPSET_MIN, newest) if readable(model, version)), newest)
+
+
+def readable(model: onnx.ModelProto, opset: int) -> bool:
+    """Tell whether an opset from 13 on reads the nodes of all graphs as they are written."""
+    nodes = [node for scope in file.scopes(model) for node in scope.graph.node]
+    return all(_fits(node, opset) for node in nodes if node.domain in file.STANDARD)
+
+
 def lowered(graph: onnx.GraphProto, opset: int) -> None:
     """Rewrite a graph of opset 20, in place, in operators that an older opset has.
 
@@ -123,8 +137,10 @@ def _fits(node: onnx.NodeProto, opset: int) -> bool:
         schema = defs.get_schema(node.op_type, opset, node.domain)
     except defs.SchemaError:
         return False
-    return len(node.input) <= schema.max_input and all(
-        item.name in schema.attributes for item in node.attribute
+    return (
+        len(node.input) <= schema.max_input
+        and len(node.output) <= schema.max_output
+        and all(item.name in schema.attributes for item in node.attribute)
     )
 
 

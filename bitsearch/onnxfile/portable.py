@@ -15,12 +15,16 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from bitsearch.core.errors import ExportError
+from bitsearch.onnxfile import graph as onnx_graph
 from bitsearch.onnxfile.graph import lowest_ir_version
-from bitsearch.onnxfile.lowering import lowered
+from bitsearch.onnxfile.lowering import NEWEST, lowered, readable
+from bitsearch.ops import DOMAIN, add_functions
 
 OPSETS = range(13, 21)
 LARGEST_LOOP = 1000
 """Iterations that are written one after the other."""
+LARGEST_GRAPH = 30_000
+"""Nodes; onnxruntime takes a minute to open 18,000 of unrolled loops."""
 
 
 def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
@@ -34,7 +38,7 @@ def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
     """
     if opset not in OPSETS:
         raise ExportError(f"opset: found {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
-    folded = _folded(model)
+    folded = _folded(_raised(model))
     _unroll(folded)
     folded = shape_inference.infer_shapes(folded)
     lowered(folded.graph, opset)
@@ -52,6 +56,21 @@ def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
     _restore(folded, model)
     onnx.checker.check_model(folded)
     return folded
+
+
+def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the newest opset to a file whose nodes read the same in it, with our functions' bodies of that opset."""
+    foreign = any(function.domain != DOMAIN for function in model.functions)
+    if foreign or onnx_graph.opset(model) >= NEWEST or not readable(model, NEWEST):
+        return model
+    raised = onnx.ModelProto()
+    raised.CopyFrom(model)
+    del raised.functions[:]
+    for item in raised.opset_import:
+        if item.domain in onnx_graph.STANDARD:
+            item.version = NEWEST
+    add_functions(raised)
+    return raised
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -93,7 +112,7 @@ def _unroll(model: onnx.ModelProto) -> None:
     """Write the iterations of Scan and Loop nodes one after the other.
 
     Raises:
-        ExportError: a loop's length is not known, or an If is left.
+        ExportError: a loop's length is not known, the graph gets too large, or an If is left.
     """
     graph, unique = model.graph, count()
     while any(node.op_type in ("Scan", "Loop", "If") for node in graph.node):
@@ -111,11 +130,17 @@ def _unroll(model: onnx.ModelProto) -> None:
                 raise ExportError(
                     f"{node.op_type} {node.name!r}: found a branch that depends on data, expected none"
                 )
+            _own_names(body, f".{next(unique)}")
             graph.initializer.extend(body.initializer)
             if node.op_type == "Scan":
                 graph.node.extend(_scan(node, body, attributes, lengths, unique))
             else:
                 graph.node.extend(_loop(node, body, constants, unique))
+            if len(graph.node) > LARGEST_GRAPH:
+                raise ExportError(
+                    f"{node.op_type} {node.name!r}: found more than {LARGEST_GRAPH} nodes with its iterations written "
+                    "out, expected fewer; hosts with loops take the file as exported"
+                )
 
 
 def _scan(
@@ -181,12 +206,35 @@ def _iteration(
     for node in body.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.name = f"{node.name}{suffix}"
-        copy.input[:] = [names.get(name, name) for name in node.input]
+        copy.name = f"{node.name}{suffix}" if node.name else ""
         names |= {name: f"{name}{suffix}" for name in node.output if name}
         copy.output[:] = [names.get(name, name) for name in node.output]
+        _rename(copy, names)
         yield copy
     return [names.get(value.name, value.name) for value in body.output]
+
+
+def _own_names(body: onnx.GraphProto, suffix: str) -> None:
+    """Give a body's constants names of their own: those of another loop's may be the same."""
+    names = {tensor.name: f"{tensor.name}{suffix}" for tensor in body.initializer}
+    for tensor in body.initializer:
+        tensor.name = names[tensor.name]
+    for node in body.node:
+        _rename(node, names)
+    for value in body.output:
+        value.name = names.get(value.name, value.name)
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Rename what a node reads, and what the graphs inside of it read of the graph around them."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            own = {value.name for value in (*inner.input, *inner.initializer)}
+            own |= {name for item in inner.node for name in item.output}
+            outer = {name: new for name, new in names.items() if name not in own}
+            for item in inner.node:
+                _rename(item, outer)
 
 
 def _finish(

@@ -99,6 +99,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "baselines_serving": tables.serving(run, run.baselines),
         "comparison": verdict.comparison_table(run) if run.searched else None,
         "published": tables.published(run),
+        "alone": tables.alone(run),
         "failures": tables.failures(run) if run.failures else None,
         "evaluated": run.shown(),
         "drawn": physics.DRAWN,

@@ -21,6 +21,7 @@ LEGEND_ROW = 0.22
 """Inches, so that a long legend takes nothing from the axes."""
 MARKERS = "sD^vp<>h"
 DASHED = (0, (4, 3))
+COLOURS = {Precision.TERNARY: style.BLUE, Precision.BINARY: style.PURPLE, Precision.INT8: style.GREEN}
 
 
 def performance(
@@ -35,7 +36,8 @@ def performance(
     strategies = run.strategies_among(having)
     is_objective = metric == run.objective
     figure = Figure(layout="constrained")
-    drawing = Drawing(figure, f"{metric.label} against quantised fraction, {TRAINING[measured[0].fidelity]}")
+    against = "bits saved" if run.counts_bits else "quantised fraction"
+    drawing = Drawing(figure, f"{metric.label} against {against}, {TRAINING[measured[0].fidelity]}")
     plane = _Plane(figure.add_subplot(), drawing, run, metric)
     plane.limit([*front, *strategies] or having, having)
     plane.reference(run.reference_among(having))
@@ -74,7 +76,7 @@ class _Plane:
     def at(self, item: Measurement) -> tuple[float, float]:
         """Place a configuration; one beyond the range sits on its edge."""
         low, high = self.axes.get_ylim()
-        return 100 * item.executed_fraction, min(max(self.quantity(item).value, low), high)
+        return 100 * item.reduction, min(max(self.quantity(item).value, low), high)
 
     def limit(self, core: Sequence[Measurement], everything: Sequence[Measurement]) -> None:
         """Fit the axes to `core` and a little beyond: one diverged trial must not flatten the front."""
@@ -85,7 +87,11 @@ class _Plane:
         low, high = min(low, max(min(values), low - reach)), max(high, min(max(values), high + reach))
         margin = 0.08 * (high - low) or reach
         self.axes.set(xlim=(-4, 104), ylim=(low - margin, high + margin))
-        self.axes.set_xlabel("quantised fraction of the executed parameters [%]")
+        self.axes.set_xlabel(
+            "bits saved of a linear weight's 32, in the mean [%]"
+            if self.run.counts_bits
+            else "quantised fraction of the executed parameters [%]"
+        )
         self.axes.set_ylabel(f"{numbers.axis(self.metric)}, {numbers.better(self.metric)}")
 
     def reference(self, item: Measurement | None) -> None:
@@ -133,7 +139,7 @@ class _Plane:
             self.axes.annotate(
                 self.run.place(item),
                 self.at(item),
-                (8 if item.executed_fraction < 0.95 else -18, 9 * down),
+                (8 if item.reduction < 0.95 else -18, 9 * down),
                 textcoords="offset points",
                 va="center",
                 fontsize=10,
@@ -156,7 +162,7 @@ class _Plane:
         line.set_gid(f"point-{item.digest}")
         self.drawing.hover[f"point-{item.digest}"] = (
             f"{self.run.name(item)}: {self.metric.label} {numbers.short(self.quantity(item))}, "
-            f"{numbers.percent(item.executed_fraction)} quantised, {numbers.size(item.size_bytes)}"
+            f"{numbers.reach(item)}{'' if self.run.counts_bits else ' quantised'}, {numbers.size(item.size_bytes)}"
         )
 
 
@@ -179,12 +185,12 @@ def layers(run: Run) -> Drawing | None:
             _cell(cells, column, row, weights, item)
     cells.set_xlim(-0.5, columns - 0.5)
     heads = [
-        f"{run.place(item)}:  {numbers.percent(item.executed_fraction)}  {run.names.get(item.digest, '')}"
-        for item in run.front
+        f"{run.place(item)}:  {numbers.reach(item)}  {run.names.get(item.digest, '')}" for item in run.front
     ]
     cells.set_xticks(range(columns), heads, rotation=90, fontsize=10.5)
     cells.xaxis.set_ticks_position("top")
-    cells.set_title("front member: executed fraction", fontsize=10.5, loc="center")
+    heading = "bits a weight" if run.counts_bits else "executed fraction"
+    cells.set_title(f"front member: {heading}", fontsize=10.5, loc="center")
     for axes in (share, cells):
         axes.tick_params(which="both", length=0)
         axes.minorticks_off()
@@ -194,11 +200,11 @@ def layers(run: Run) -> Drawing | None:
 
 
 def _cell(axes: Axes, column: int, row: int, weights: Mapping[str, int], item: Measurement) -> None:
-    """Fill a cell from the left by the share of its weights in each low-bit precision."""
+    """Fill a cell from the left by the share of its weights in each precision below float32."""
     left, bottom, width, height = column - 0.42, row - 0.4, 0.84, 0.8
     total = sum(weights.values()) or 1
     axes.add_patch(Rectangle((left, bottom), width, height, fc="none", ec=style.FAINT, linewidth=0.8))
-    for precision, colour in ((Precision.TERNARY, style.BLUE), (Precision.BINARY, style.PURPLE)):
+    for precision, colour in COLOURS.items():
         part = sum(count for name, count in weights.items() if item.assignment.get(name) == precision)
         if part:
             axes.add_patch(Rectangle((left, bottom), width * part / total, height, fc=colour, ec="none"))

@@ -2,7 +2,7 @@
 
 import math
 
-from bitsearch.core.measurement import Latency, Metric, Quantity
+from bitsearch.core.measurement import Latency, Measurement, Metric, Quantity
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -47,6 +47,11 @@ def percent(share: float) -> str:
     if 0 < share < 0.0095:
         return f"{100 * share:.2g} %"
     return f"{100 * share:.1f} %" if share else "0 %"
+
+
+def reach(item: Measurement) -> str:
+    """Write how far a configuration goes: its quantised share, or the bits of a weight where those count."""
+    return percent(item.executed_fraction) if item.mean_bits is None else f"{item.mean_bits:.2f} bits"
 
 
 def size(size_bytes: int) -> str:

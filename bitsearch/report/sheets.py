@@ -41,6 +41,7 @@ def _flat(run: Run, item: Measurement) -> dict[str, Any]:
         "fraction": item.fraction,
         "weight_fraction": item.weight_fraction,
         "executed_fraction": item.executed_fraction,
+        "mean_bits": item.mean_bits,
         "size_bytes": item.size_bytes,
         "train_seconds": item.train_seconds,
         "model": item.model,
@@ -52,7 +53,8 @@ def _flat(run: Run, item: Measurement) -> dict[str, Any]:
     for latency in item.latency_us:
         title = f"latency_us {numbers.batch(latency)}"
         row |= {title: latency.median_us, f"{title}, IQR": latency.spread_us}
-        row |= {f"{title}, kernel": latency.kernel}
+        row |= {f"{title}, kernel": latency.kernel, f"{title}, of the float file": latency.ratio}
+        row |= {f"{title}, load": latency.load, f"{title}, busy": latency.busy}
     if item.parity:
         row |= {f"parity {name}": value for name, value in vars(item.parity).items()}
     return row

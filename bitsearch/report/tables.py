@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from bitsearch.core import pareto
 from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.report import numbers
 from bitsearch.report.view import TRAINING, Run
@@ -62,6 +63,7 @@ def performance(run: Run, members: Sequence[Measurement]) -> Table:
         Column("#", lambda item: Cell(run.place(item))),
         _configuration(run),
         *(_metric(metric, members) for metric in run.metrics.values()),
+        Column("bits a weight", lambda item: Cell("" if item.mean_bits is None else f"{item.mean_bits:.2f}")),
         Column("quantised, executed layers", lambda item: Cell(numbers.percent(item.executed_fraction))),
         Column("all parameters", lambda item: Cell(numbers.percent(item.fraction))),
         Column("linear weights", lambda item: Cell(numbers.percent(item.weight_fraction))),
@@ -95,7 +97,10 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
         found = next((entry for entry in item.latency_us if numbers.batch(entry) == title), None)
         if found is None:
             return Cell("")
-        return Cell(numbers.duration_us(found.median_us), f"IQR {numbers.duration_us(found.spread_us)}")
+        notes = [f"IQR {numbers.duration_us(found.spread_us)}"]
+        notes += [] if found.ratio is None else [f"{numbers.number(found.ratio, 3)} of float"]
+        notes += ["busy machine"] if found.busy else []
+        return Cell(numbers.duration_us(found.median_us), ", ".join(notes))
 
     def parity(item: Measurement) -> Cell:
         if item.parity is None:
@@ -110,7 +115,7 @@ def serving(run: Run, members: Sequence[Measurement]) -> Table:
         return Cell(numbers.magnitude(item.parity.layer_max_error), f"{item.parity.layers} layers")
 
     def kernel(item: Measurement) -> Cell:
-        return Cell(", ".join({entry.kernel: None for entry in item.latency_us}))
+        return Cell(", ".join({entry.kernel: None for entry in item.latency_us if entry.kernel}))
 
     def file(item: Measurement) -> Cell:
         path = run.model_file(item)
@@ -192,6 +197,28 @@ def published(run: Run) -> Table | None:
             for strategy in strategies
         ),
     )
+
+
+def alone(run: Run) -> Table:
+    """Show every layer alone in few bits, the most harmful first."""
+    shapes = {layer.name: layer for layer in run.manifest.layers}
+    items = [item for item in run.results if item.origin == "alone" and pareto.usable(item, run.objective)]
+    items = list({item.digest: item for item in items}.values())
+
+    def name(item: Measurement) -> str:
+        return next(name for name, value in item.assignment.items() if value != "float32")
+
+    def shape(item: Measurement) -> Cell:
+        layer = shapes.get(name(item))
+        return Cell(f"{layer.out_features} \N{MULTIPLICATION SIGN} {layer.in_features}" if layer else "")
+
+    columns = [
+        Column("layer", lambda item: Cell(f"`{name(item)}`", item.assignment[name(item)]), words=True),
+        Column("outputs \N{MULTIPLICATION SIGN} inputs", shape),
+        *(_metric(metric, items) for metric in run.metrics.values()),
+        Column("file size", lambda item: Cell(numbers.size(item.size_bytes))),
+    ]
+    return Table.of(sorted(items, key=lambda item: -pareto.loss(item, run.objective)), columns)
 
 
 def failures(run: Run) -> Table:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bitsearch.core import pareto
 from bitsearch.core.front import without_loss
-from bitsearch.core.measurement import Measurement
+from bitsearch.core.measurement import Latency, Measurement
 from bitsearch.report import numbers
 from bitsearch.report.tables import Cell, Table
 from bitsearch.report.view import TRAINING, Run
@@ -49,7 +49,7 @@ class Comparison:
         """Whether the challenger is worse but quantises more: the two are then different trades, not a contest."""
         if self.challenger is None or self.difference is None or self.difference.gain >= 0:
             return False
-        return self.challenger.executed_fraction > self.strategy.executed_fraction + SAME_FRACTION
+        return self.challenger.reduction > self.strategy.reduction + SAME_FRACTION
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,18 @@ def verdict(run: Run) -> Verdict:
 def compare(run: Run) -> list[Comparison]:
     """Hold every handmade strategy that quantises anything against the search, at no smaller fraction.
 
-    The rungs of the ladder seed the search: it has not found them.
+    Single layers and the rungs of the ladder seed the search: it has not found them.
     """
-    found = [item for item in run.measured if item.digest not in run.names and item.origin != "ladder"]
+    found = [
+        item
+        for item in run.measured
+        if item.digest not in run.names and item.origin not in ("ladder", "alone")
+    ]
     comparisons = []
     for strategy in run.baselines:
-        if strategy.executed_fraction == 0:
+        if strategy.reduction == 0:
             continue
-        rivals = [item for item in found if item.executed_fraction >= strategy.executed_fraction - 1e-12]
+        rivals = [item for item in found if item.reduction >= strategy.reduction - 1e-12]
         best = min(rivals, key=lambda item: pareto.loss(item, run.objective), default=None)
         comparisons.append(Comparison(strategy, best, difference(run, best, strategy) if best else None))
     return comparisons
@@ -122,7 +126,7 @@ def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:
         place = run.place(configuration)
         return (
             Cell(_name(run, configuration), f"front member {place}" if place else "not on the front"),
-            Cell(numbers.percent(configuration.executed_fraction)),
+            Cell(numbers.reach(configuration)),
             Cell(numbers.short(configuration.metrics[run.objective.name])),
         )
 
@@ -146,8 +150,12 @@ def _headline(run: Run) -> str:
     if not beaten:
         return _without_loss(run) or "No significant gain over the handmade strategies"
     if len(beaten) == len(comparisons):
-        return "The search beats every handmade strategy at equal or higher quantised fraction"
-    return f"The search beats {_listed(beaten)} at equal or higher quantised fraction"
+        return f"The search beats every handmade strategy at {_no_less(run)}"
+    return f"The search beats {_listed(beaten)} at {_no_less(run)}"
+
+
+def _no_less(run: Run) -> str:
+    return "equal or fewer bits a weight" if run.counts_bits else "equal or higher quantised fraction"
 
 
 def _without_loss(run: Run) -> str | None:
@@ -155,11 +163,14 @@ def _without_loss(run: Run) -> str | None:
     if run.reference is None:
         return None
     found, handmade = (
-        max((item.executed_fraction for item in _equal(run, items, run.reference)), default=0.0)
+        max((item.reduction for item in _equal(run, items, run.reference)), default=0.0)
         for items in ([item for item in run.front if item.digest not in run.names], run.baselines)
     )
     if found <= handmade:
         return None
+    if run.counts_bits:
+        by_hand = f"{_bits(handmade)} where it is all of one precision" if handmade else "32 as a whole"
+        return f"The search brings weights to {_bits(found)} bits without a measurable loss, {by_hand}"
     by_hand = (
         f"the handmade strategies {numbers.percent(handmade)}" if handmade else "no handmade strategy any"
     )
@@ -177,9 +188,9 @@ def _losses(run: Run) -> list[str]:
     if reference is None:
         return ["The float reference has not been measured, so losses against it are unknown."]
     sentences = [_within(run, reference)]
-    if knee and knee.executed_fraction > 0:
+    if knee and knee.reduction > 0:
         sentences.append(f"At the knee of the front, {_loss(run, knee, reference)}")
-    if last.executed_fraction > 0 and last is not knee:
+    if last.reduction > 0 and last is not knee:
         sentences.append(f"At the far end of the front, {_loss(run, last, reference)}")
     return sentences
 
@@ -187,11 +198,16 @@ def _losses(run: Run) -> list[str]:
 def _within(run: Run, reference: Measurement) -> str:
     """Name the largest fraction whose loss lies within one standard deviation."""
     label = numbers.in_prose(run.objective.label)
-    quantized = [item for item in run.front if item.executed_fraction > 0]
+    quantized = [item for item in run.front if item.reduction > 0]
     if all(difference(run, item, reference).std is None for item in quantized):
         return f"No spread of the {label} was measured, so no difference from the float reference is known to be one."
     if not (equal := _equal(run, run.front, reference)):
         return f"No quantised front member comes within one standard deviation of the float's {label}."
+    if run.counts_bits:
+        return (
+            f"Weights can take {numbers.reach(equal[-1])} each in the mean with the {label} within one standard "
+            f"deviation of the original's ({_member(run, equal[-1])})."
+        )
     share = numbers.percent(equal[-1].executed_fraction)
     return (
         f"Up to {share} of the executed parameters can be quantised with the {label} within one standard "
@@ -205,12 +221,22 @@ def _loss(run: Run, item: Measurement, reference: Measurement) -> str:
     smaller = numbers.smaller(item.size_bytes, reference.size_bytes)
     label = numbers.in_prose(run.objective.label)
     return (
-        f"{numbers.percent(item.executed_fraction)} are quantised and the {label} is {amount} "
+        f"{_extent(item)} and the {label} is {amount} "
         f"{'worse' if gap.gain < 0 else 'better'} than the float reference"
         + ("" if gap.std else " (no spread was measured)")
         + (f", with a file {smaller}" if smaller else "")
         + f" ({_member(run, item)})."
     )
+
+
+def _extent(item: Measurement) -> str:
+    if item.mean_bits is None:
+        return f"{numbers.percent(item.executed_fraction)} are quantised"
+    return f"weights take {numbers.reach(item)} each"
+
+
+def _bits(reduction: float) -> str:
+    return f"{32 * (1 - reduction):.2f}"
 
 
 def _handmade(run: Run) -> list[str]:
@@ -224,7 +250,7 @@ def _handmade(run: Run) -> list[str]:
     contests = [item for item in comparisons if item.challenger and not item.apart]
     level = [_name(run, item.strategy) for item in contests if not item.beaten]
     sentences = {
-        f"At equal or higher quantised fraction, the search beats {_listed(gains)}.": gains,
+        f"At {_no_less(run)}, the search beats {_listed(gains)}.": gains,
         f"Nothing that the search found quantises as much as {_listed(unmatched)}.": unmatched,
         f"What the search found beyond {_listed(apart)} quantises more and is worse: another trade.": apart,
         f"Against {_listed(level)} the search shows no gain of {SIGNIFICANT:.0f} standard deviations.": level,
@@ -281,7 +307,7 @@ def _deploy(run: Run) -> Cell | None:
 
     The most quantised member without a measurable loss, else the knee, else the best of those that are quantised.
     """
-    quantized = [item for item in run.front if item.executed_fraction > 0]
+    quantized = [item for item in run.front if item.reduction > 0]
     if run.reference is None or not quantized:
         return None
     equal = _equal(run, quantized, run.reference)
@@ -310,10 +336,16 @@ def _speeds(item: Measurement, reference: Measurement) -> list[str]:
         if (entry.batch, entry.threads) in theirs and entry.median_us > 0
     ]
     return [
-        f"{base.median_us / entry.median_us:.2f} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
-        f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)})"
+        f"{_times(entry, base):.2f} \N{MULTIPLICATION SIGN} as fast at batch {entry.batch} "
+        f"({numbers.duration_us(base.median_us)} to {numbers.duration_us(entry.median_us)}"
+        f"{', on a busy machine' if entry.busy or base.busy else ''})"
         for entry, base in dict.fromkeys((both[0], both[-1]) if both else ())
     ]
+
+
+def _times(entry: Latency, base: Latency) -> float:
+    """Give how many times faster a file is, where that is known from runs in turns with the float file."""
+    return 1 / entry.ratio if entry.ratio else base.median_us / entry.median_us
 
 
 def _listed(names: Sequence[str]) -> str:

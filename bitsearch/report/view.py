@@ -13,6 +13,7 @@ from bitsearch.core.space import Group
 from bitsearch.report import numbers
 
 TRAINING: Mapping[Fidelity, str] = {
+    "untrained": "nothing trained",
     "shared-weights": "shared weights",
     "finetuned": "short training",
     "full": "full training",
@@ -88,8 +89,13 @@ class Run:
 
     @property
     def is_final(self) -> bool:
-        """Whether the front went through final training."""
-        return self.fidelity == "full"
+        """Whether the front went through final training, or nothing is ever trained."""
+        return self.fidelity in ("full", "untrained")
+
+    @property
+    def counts_bits(self) -> bool:
+        """Whether configurations are held to each other by bits a weight, not by the quantised fraction."""
+        return any(item.mean_bits is not None for item in self.results)
 
     @property
     def groups(self) -> dict[str, dict[str, int]]:
@@ -124,17 +130,15 @@ class Run:
 
     def shown(self) -> list[tuple[str, Evaluation]]:
         """Give the evaluations to plot, each once: float, best quantised, knee and most quantised."""
-        quantized = [item for item in self.front if item.executed_fraction > 0]
+        quantized = [item for item in self.front if item.reduction > 0]
         best, most = (quantized[0], quantized[-1]) if quantized else (None, None)
         picks = {"float": self.reference, "best quantised": best, "most quantised": most, "knee": self.knee}
         # Reversed, so that where two picks are one configuration the earlier name stays.
         distinct = {item.digest: (kind, item) for kind, item in reversed(picks.items()) if item}
-        ordered = sorted(distinct.values(), key=lambda pick: pick[1].executed_fraction)
+        ordered = sorted(distinct.values(), key=lambda pick: pick[1].reduction)
         found = [(kind, item, self.folder.evaluation(item.digest)) for kind, item in ordered]
         return [
-            (f"{kind} ({numbers.percent(item.executed_fraction)})", evaluation)
-            for kind, item, evaluation in found
-            if evaluation
+            (f"{kind} ({numbers.reach(item)})", evaluation) for kind, item, evaluation in found if evaluation
         ]
 
 

@@ -21,7 +21,7 @@ from bitsearch import report
 from bitsearch.core.assignment import digest
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.front import Front
-from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse, Stage
+from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
 from bitsearch.core.rundir import RunFolder
@@ -49,6 +49,7 @@ from bitsearch.run.plan import (
 )
 from bitsearch.run.rehearsal import rehearse
 from bitsearch.run.search import Study, check_sampler, describe, search
+from bitsearch.run.stages import add_time, require_same
 from bitsearch.run.terminal import Terminal, duration
 
 SECONDS_BETWEEN_PULSES = 2.0
@@ -178,6 +179,10 @@ class _Run:
         task = self.spec.task
         return next(metric for metric in task.metrics if metric.name == task.objective)
 
+    def _is_float(self, item: Measurement) -> bool:
+        """Tell whether a measurement is that of the float strategy, which comes first."""
+        return item.digest == self.space.strategies[0].configuration.digest
+
     @property
     def _planned(self) -> int:
         """Number of finalists at most."""
@@ -198,7 +203,7 @@ class _Run:
         began = time.monotonic()
         identity = self.spec.identity
         if known:
-            _require_same(self.folder, known.identity, identity)
+            require_same(self.folder, known.identity, identity)
         task, data = self.spec.task, self.spec.data
         yardsticks = task.yardsticks(data)
         for item in yardsticks:
@@ -250,7 +255,7 @@ class _Run:
             timed=known.timed if known else (),
         )
         self.folder.write_manifest(manifest)
-        self._add_time(DATA, time.monotonic() - began)
+        add_time(self.folder, DATA, time.monotonic() - began)
 
     def _plan(self) -> Plan:
         """Predict the time of every stage and say it; what has been timed once is kept for the next sitting."""
@@ -262,7 +267,7 @@ class _Run:
             began = time.monotonic()
             options = self.entry.options_of_reference(task.preset)
             costs = rehearse(self.spec, self.space, options, manifest, known[DATA])
-            self._add_time("plan", time.monotonic() - began)
+            add_time(self.folder, "plan", time.monotonic() - began)
         found = predict(
             self.space, task.recipes, self.request.trials, costs, self.count, self.request.timeout
         )
@@ -403,8 +408,8 @@ class _Run:
         if missing:
             self.terminal.say("float references of repeated trainings")
             self._repeat_references(executor, missing)
-        for future in as_completed(self.repeated.values()):
-            future.result()
+        for reference in as_completed(self.repeated.values()):
+            reference.result()
 
         def train(items: list[Configuration], once: bool) -> None:
             def submit() -> Iterator[Future[Measurement]]:
@@ -450,8 +455,7 @@ class _Run:
     def _evaluate(self, executor: Executor, finalists: list[Measurement]) -> None:
         """Compare what the finalists generate with the reference; a fuller record goes behind the one there is."""
         missing = [item for item in finalists if self.folder.evaluation(item.digest) is None]
-        float_digest = self.space.strategies[0].configuration.digest
-        baseline = next((item for item in finalists if item.digest == float_digest), None)
+        baseline = next((item for item in finalists if self._is_float(item)), None)
         self.forecast.resume(1 - len(missing) / max(len(finalists), 1), len(finalists) / self._planned)
         under_way = (executor.submit(workers.evaluate, item, baseline) for item in missing)
         for future in self._reported(under_way, len(missing), "evaluated", len(finalists)):
@@ -461,15 +465,20 @@ class _Run:
             self.folder.write_evaluation(evaluation)
 
     def _time(self, finalists: list[Measurement]) -> None:
-        """Time the finalists once nothing else runs: beside a training they would look slow."""
+        """Time the finalists once nothing else runs, in turns with the float file."""
         timed = set(self.folder.manifest().timed)
-        for item in finalists:
-            if item.digest not in timed and item.model:
-                session = runtime.open_session(self.folder.path / item.model)
-                latest = self._results("full")[item.digest]
-                self.folder.append(replace(latest, latency_us=measuring.latencies(self.spec, session)))
-                timed.add(item.digest)
-                self.folder.update(timed=tuple(sorted(timed)))
+        files = [item for item in finalists if item.model]
+        missing = [item for item in files if item.digest not in timed]
+        beside = next((self.folder.path / str(item.model) for item in files if self._is_float(item)), None)
+        self.forecast.resume(1 - len(missing) / max(len(files), 1), len(files) / self._planned)
+        for done, item in enumerate(missing, len(files) - len(missing) + 1):
+            found = measuring.latencies(self.spec, self.folder.path / str(item.model), beside=beside)
+            self.folder.append(replace(self._results("full")[item.digest], latency_us=found))
+            timed.add(item.digest)
+            self.folder.update(timed=tuple(sorted(timed)))
+            self.forecast.advance(done / len(files))
+            busy = " on a busy machine" if any(latency.busy for latency in found) else ""
+            self.terminal.step(f"{done}/{len(files)} timed{busy}", done / len(files), self.forecast.seconds)
 
     def _reported(
         self, futures: "Iterator[Future[T]]", count: int, done: str, whole: int | None = None
@@ -505,12 +514,7 @@ class _Run:
         self.forecast.begin(name, counts=fresh)
         began = time.monotonic()
         yield
-        self._add_time(name, time.monotonic() - began)
-
-    def _add_time(self, name: str, seconds: float) -> None:
-        stages = {item.name: item.seconds for item in self.folder.manifest().stages}
-        stages[name] = stages.get(name, 0.0) + seconds
-        self.folder.update(stages=tuple(Stage(*item) for item in stages.items()))
+        add_time(self.folder, name, time.monotonic() - began)
 
 
 def _gains(inventory: Inventory, space: SearchSpace) -> dict[str, float]:
@@ -521,20 +525,6 @@ def _gains(inventory: Inventory, space: SearchSpace) -> dict[str, float]:
         / inventory.executed_parameters
         for group in space.groups
     }
-
-
-def _require_same(folder: RunFolder, known: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise ConfigurationError that names what differs, with both values."""
-    differing = [name for name in {**known, **now} if known.get(name) != now.get(name)]
-    if differing:
-        parts = [
-            f"{name} {known.get(name, 'nothing')}, now {now.get(name, 'nothing')}" for name in differing[:3]
-        ]
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise ConfigurationError(
-            f"{folder.path} holds a run with other settings or data ({'; '.join(parts)}{more}); "
-            "choose another --out, or repeat that run's flags to continue it"
-        )
 
 
 def _training_environment() -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ def rehearse(
     measure, (models, metrics) = _timed(lambda: _measured(spec, exporter.export_all(network, half), network))
     served = models[spec.task.served].SerializeToString()
     session = runtime.open_session(models[spec.task.served], spec.threads)
-    latencies = measuring.latencies(spec, session, seconds=0.0)
+    latencies = measuring.latencies(spec, models[spec.task.served], seconds=0.0)
     spec.progress("timing an evaluation", 0.7)
     evaluation, evaluated = _evaluation(spec, [session] * recipes.repetitions, half.digest)
     spec.progress("timing figures", 0.9)

@@ -265,7 +265,8 @@ class MaskSampler(ProposingSampler):
             masks = np.array([self._moves.mask(levels) for levels in found])
             losses = offset + masks @ effects + model.residual(masks, np.full(len(masks), option))
             points += [
-                (*item, target) for *item, target in zip(masks, [option] * len(masks), losses, targets)
+                (mask, option, loss, target)
+                for mask, loss, target in zip(masks, losses, targets, strict=True)
             ]
         return points
 

@@ -115,7 +115,7 @@ def from_checkpoint(
         )
     entry = catalogue.find(model)
     task = entry.task(found.dataset, found.preset)
-    network = task.network(found.configuration.options, found.seed)
+    network = catalogue.network(task, found.configuration.options, found.seed)
     checkpoint.load_state(network, found.state)
     scores = sensitivity.fisher(
         network, task, task.load(tuple(data), seed, progress), space := entry.space(task), seed

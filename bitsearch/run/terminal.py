@@ -81,7 +81,9 @@ class Terminal:
         result = f"failed: {new.failure}" if new.failure else f"{objective.name} {_value(new, objective)}"
         best = f"  best {better(values):.4g}" if values else ""
         done = len(results)
-        text = f"{done}/{total}  {new.strategy or new.digest}  fraction {new.executed_fraction:.3f}  {result}{best}"
+        bits = f"{new.mean_bits:.2f} bits" if new.mean_bits is not None else ""
+        reached = bits or f"fraction {new.executed_fraction:.3f}"
+        text = f"{done}/{total}  {new.strategy or new.digest}  {reached}  {result}{best}"
         self.step(text, done / total, seconds_left)
 
 

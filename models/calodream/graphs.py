@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bitsearch.models.calodream.chains import LOG10_RANGE, Postprocessing
 from bitsearch.models.calodream.network import CaloDREAM
-from bitsearch.models.calodream.solver import fold, integrate, stages
+from bitsearch.models.calodream.solver import integrate, stages
+from bitsearch.models.leaves import Fold
 from bitsearch.models.showers.normalization import MEV_PER_GEV
 
 
@@ -21,6 +22,7 @@ class Generator(nn.Module):
         self.network = network
         self.energy_stages = stages(a.energy.step)
         self.shape_stages = stages(a.shape.step)
+        self.fold = Fold()
         self.postprocessing = Postprocessing(a.layers, a.threshold_mev)
 
     def forward(self, incident_energy: Tensor, noise_energy: Tensor, noise_shape: Tensor) -> Tensor:
@@ -47,18 +49,22 @@ class Generator(nn.Module):
                 start,
                 self.energy_stages,
                 times,
+                self.fold,
             )
             return [values + end * chosen]
 
         one_hot = torch.eye(network.layers, device=noise.device)
-        return fold(layer, [torch.zeros_like(noise)], [one_hot])[0]
+        ratios: Tensor = self.fold(layer, [torch.zeros_like(noise)], [one_hot])[0]
+        return ratios
 
     def voxels(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Make standardised voxels `(batch, voxels)` for `condition` `(batch, 1 + layers)`."""
         network = self.network.shape
         steered = network.condition(condition)
         times = network.embed_time(self.shape_stages.times.to(noise.device))
-        return integrate(lambda x, time: network.move(x, time + steered), noise, self.shape_stages, times)
+        return integrate(
+            lambda x, time: network.move(x, time + steered), noise, self.shape_stages, times, self.fold
+        )
 
 
 class Losses(nn.Module):

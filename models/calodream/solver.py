@@ -1,4 +1,4 @@
-"""Integrate dx/dt = v(x, t) from 0 to 1 by the 3/8-rule of Kutta, as loops that an exported graph keeps."""
+"""Integrate dx/dt = v(x, t) from 0 to 1 by the 3/8-rule of Kutta."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from bitsearch.models.leaves import Fold
 
 THIRD = 1 / 3
 TIMES = (0.0, THIRD, 2 * THIRD, 1.0)
@@ -45,7 +47,9 @@ def stages(step: float) -> Stages:
     )
 
 
-def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, plan: Stages, times: Tensor) -> Tensor:
+def integrate(
+    velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, plan: Stages, times: Tensor, fold: Fold
+) -> Tensor:
     """Move `x` `(batch, n)` from 0 to 1; `velocity` gets x and its row of `times`, the embedded `plan.times`."""
 
     def stage(state: Sequence[Tensor], row: Sequence[Tensor]) -> list[Tensor]:
@@ -55,23 +59,8 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, plan: Sta
         return [x + _weighted(updates, slopes), slopes]
 
     tables = [table.to(x.device) for table in (plan.arguments, plan.slots, plan.updates)]
-    return fold(stage, [x, x.new_zeros(4, *x.shape)], [times, *tables])[0]
-
-
-def fold(
-    step: Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]],
-    state: list[Tensor],
-    rows: Sequence[Tensor],
-) -> list[Tensor]:
-    """Apply `step` to the state and the first, second, ... row of each table; exported as one Scan node."""
-    if torch.compiler.is_exporting():
-        from torch._higher_order_ops.scan import scan
-
-        state, _ = scan(lambda carried, row: (step(carried, row), []), state, list(rows))
-        return state
-    for row in zip(*rows, strict=True):
-        state = step(state, row)
-    return state
+    moved: Tensor = fold(stage, [x, x.new_zeros(4, *x.shape)], [times, *tables])[0]
+    return moved
 
 
 def _weighted(weights: Tensor, slopes: Tensor) -> Tensor:

@@ -2,15 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.caloinn.splines import SPLINES
-from bitsearch.models.indexing import select_last
-
-OutOfBounds = Literal["event", "scalar"]
+from bitsearch.models.leaves import MonotoneSpline, OutOfBounds, SelectLast
 
 
 class ActNorm(nn.Module):
@@ -60,11 +56,7 @@ class Subnet(nn.Module):
 
 
 class CouplingBlock(nn.Module):
-    """Transform the second half of the coordinates with splines that the first half chooses, then permute.
-
-    `out_of_bounds` says what stays unchanged when a coordinate leaves [-bound, bound]: that coordinate
-    (`scalar`, the textbook rule) or all of its event (`event`, as CaloINN was published).
-    """
+    """Transform the second half of the coordinates with splines that the first half chooses, then permute."""
 
     permutation: Tensor
     inverse_permutation: Tensor
@@ -84,10 +76,10 @@ class CouplingBlock(nn.Module):
         dimension = len(permutation)
         self.transformed = dimension // 2
         self.passive = dimension - self.transformed
-        self.kind, self.spline, self.bins, self.bound = spline, SPLINES[spline], bins, bound
-        self.out_of_bounds = out_of_bounds
         self.actnorm = ActNorm(dimension) if normalize else None
         self.subnet = subnet
+        self.spline = MonotoneSpline(spline, bins, bound, out_of_bounds)
+        self.select = SelectLast()
         self.register_buffer("permutation", permutation)
         self.register_buffer("inverse_permutation", torch.argsort(permutation))
 
@@ -98,11 +90,12 @@ class CouplingBlock(nn.Module):
             v, log_det = self.actnorm(v)
         passive, active = torch.split(v, [self.passive, self.transformed], 1)
         active, log_slope = self._transform(active, passive, condition, inverse=False)
-        return select_last(torch.cat([passive, active], 1), self.permutation), log_slope + log_det
+        permuted: Tensor = self.select(torch.cat([passive, active], 1), self.permutation)
+        return permuted, log_slope + log_det
 
     def inverse(self, y: Tensor, condition: Tensor) -> Tensor:
         """Map `(batch, dimension)` towards the data."""
-        y = select_last(y, self.inverse_permutation)
+        y = self.select(y, self.inverse_permutation)
         passive, active = torch.split(y, [self.passive, self.transformed], 1)
         active, _ = self._transform(active, passive, condition, inverse=True)
         v = torch.cat([passive, active], 1)
@@ -112,37 +105,5 @@ class CouplingBlock(nn.Module):
         self, active: Tensor, passive: Tensor, condition: Tensor, inverse: bool
     ) -> tuple[Tensor, Tensor]:
         theta = self.subnet(torch.cat([passive, condition], 1))
-        if torch.compiler.is_exporting():
-            return self._fused(active, theta, inverse)
-        return self._elementwise(active, theta, inverse)
-
-    def _elementwise(self, active: Tensor, theta: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        theta = theta.reshape(-1, self.transformed, self.spline.parameters(self.bins))
-        inside = active.detach().abs() <= self.bound
-        if inside.all():  # as nearly always: choosing would take a tenth of a training step
-            moved, log_slope = self.spline.transform(active, theta, self.bins, self.bound, inverse)
-            return moved, log_slope.sum(1)
-        bounded = active.clamp(-self.bound, self.bound)
-        moved, log_slope = self.spline.transform(bounded, theta, self.bins, self.bound, inverse)
-        if self.out_of_bounds == "event":
-            inside = inside.all(1, keepdim=True)
-        return torch.where(inside, moved, active), torch.where(inside, log_slope, 0.0).sum(1)
-
-    def _fused(self, active: Tensor, theta: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Stand for all that `_transform` does behind the subnet by one node of the exported graph."""
-        settings: dict[str, Any] = {
-            "kind": self.kind,
-            "bins": self.bins,
-            "bound": float(self.bound),
-            "inverse": int(inverse),
-            "out_of_bounds": self.out_of_bounds,
-        }
-        name, inputs, like = "com.bithep::MonotoneSpline", (active, theta), active.dtype
-        if inverse:  # sampling reads no log-determinant, and an output with a name is computed
-            moved = torch.onnx.ops.symbolic(name, inputs, settings, dtype=like, shape=active.shape, version=1)
-            return moved, moved.new_zeros(())
-        shapes = active.shape, active.shape[:-1]
-        moved, log_slope = torch.onnx.ops.symbolic_multi_out(
-            name, inputs, settings, dtypes=(like, like), shapes=shapes, version=1
-        )
-        return moved, log_slope
+        moved: tuple[Tensor, Tensor] = self.spline(active, theta, inverse)
+        return moved

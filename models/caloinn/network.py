@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.caloinn.coupling import CouplingBlock, OutOfBounds, Subnet
-from bitsearch.models.caloinn.splines import SPLINES
+from bitsearch.models.caloinn.coupling import CouplingBlock, Subnet
+from bitsearch.models.leaves.splines import SPLINES, OutOfBounds
 
 LOG_OFFSET = 1e-8
 LARGEST_LOG = 30.0

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.indexing import select_last
+from bitsearch.models.leaves import SelectLast
 
 SMALLEST = 1e-8
 """Added inside logarithms, GeV or GeV²."""
@@ -102,6 +102,7 @@ class Preparation(nn.Module):
         super().__init__()
         self.particles, self.neighbours, self.convention = particles, neighbours, convention
         self.as_coded = convention == "as_coded"
+        self.select_last = SelectLast()
         self.pairs = Pairs.of(particles, unordered)
         self.register_buffer("ids", torch.tensor([float(pdg) for pdg in CODES]), persistent=False)
         self.register_buffer("codes", torch.tensor(list(CODES.values())), persistent=False)
@@ -226,8 +227,8 @@ class Preparation(nn.Module):
         """
         first, second = (index.to(p.pt.device) for index in (self.pairs.first, self.pairs.second))
         columns = torch.stack([p.pt, p.eta, p.phi, p.code])
-        pt, eta, phi, code = select_last(columns, first).unbind()
-        pt_2, eta_2, phi_2, code_2 = select_last(columns, second).unbind()
+        pt, eta, phi, code = self.select_last(columns, first).unbind()
+        pt_2, eta_2, phi_2, code_2 = self.select_last(columns, second).unbind()
         d_eta, d_phi = eta - eta_2, phi - phi_2
         d_r = torch.sqrt(d_eta.square() + d_phi.square())
         mass = 4 * pt * pt_2 * (torch.sinh(d_eta / 2).square() + torch.sin(d_phi / 2).square())

@@ -11,12 +11,15 @@ from bitsearch.ops.domain import DOMAIN
 from bitsearch.ops.errors import OperatorError
 
 NAME = "MonotoneSpline"
-OPSET_MIN = 20  # RegexFullMatch, the one comparison of strings that onnx's reference evaluator gets right
+OPSET_MIN = 13  # axes of ReduceSum and Unsqueeze as inputs
 NEWTON_STEPS = 8
 
 # Why a sum of one-hot products: onnxruntime takes it twice as fast as it gathers single elements.
 # Why sums keep their axis and are reshaped, and parameters are counted: onnxruntime reduces an empty batch to
 # another shape, and cannot resolve -1 there.
+# Why words are counted: opsets before 20 have no comparison of strings that onnx's reference evaluator gets right.
+# Why slices of shapes, sums of what is outside and columns of differences: Shape, ReduceMin and Pad have other
+# inputs in older opsets.
 # Why the sum of theta - theta: it is NaN exactly where a parameter is NaN or infinite.
 _BODY = """
     kind = Constant<value_string: string = @kind>()
@@ -24,12 +27,12 @@ _BODY = """
     bins_scalar = Constant<value_int: int = @bins>()
     bound = Constant<value_float: float = @bound>()
     inverse = Constant<value_int: int = @inverse>()
-    is_cubic = RegexFullMatch<pattern = "cubic">(kind)
-    is_event = RegexFullMatch<pattern = "event">(out_of_bounds)
-    is_inverse = Cast<to = 9>(inverse)
-
     zero = Constant<value_ints = [0]>()
     one = Constant<value_ints = [1]>()
+    {is_cubic}
+    {is_event}
+    is_inverse = Cast<to = 9>(inverse)
+
     last = Constant<value_ints = [-1]>()
     end = Constant<value_ints = [9223372036854775807]>()
     f0 = Constant<value_float = 0.0>()
@@ -44,8 +47,9 @@ _BODY = """
     bins_2 = Add(bins, bins)
 
     x_shape = Shape(X)
-    theta_length = Shape<start = -1>(theta)
-    x_length = Shape<start = -1>(X)
+    theta_shape = Shape(theta)
+    theta_length = Slice(theta_shape, last, end, zero)
+    x_length = Slice(x_shape, last, end, zero)
     parameter_count = Div(theta_length, x_length)
     grouped_shape = Concat<axis = 0>(x_shape, parameter_count)
     parameters = Reshape(theta, grouped_shape)
@@ -57,10 +61,12 @@ _BODY = """
     above = GreaterOrEqual(X, minus_bound)
     below = LessOrEqual(X, bound)
     inside_scalar = And(above, below)
-    inside_float = Cast<to = 1>(inside_scalar)
-    inside_row = ReduceMin<keepdims = 1>(inside_float, last)
-    inside_either = Where(is_event, inside_row, inside_float)
-    inside = Cast<to = 9>(inside_either)
+    outside_scalar = Not(inside_scalar)
+    outside_float = Cast<to = 1>(outside_scalar)
+    outside_row = ReduceSum<keepdims = 1>(outside_float, last)
+    outside_either = Where(is_event, outside_row, outside_float)
+    outside = Cast<to = 9>(outside_either)
+    inside = Not(outside)
     x_inside = Where(inside_scalar, X, f0)
     shifted = Add(x_inside, bound)
     domain = Mul(f2, bound)
@@ -112,7 +118,7 @@ _BODY = """
     poisoned_log = Add(signed_log, poison)
     kept_log = Where(inside, poisoned_log, f0)
     log_sum = ReduceSum<keepdims = 1>(kept_log, last)
-    batch_shape = Shape<end = -1>(X)
+    batch_shape = Slice(x_shape, zero, last)
     log_det = Reshape(log_sum, batch_shape)
     scaled = Mul(unit, domain)
     moved = Sub(scaled, bound)
@@ -122,8 +128,8 @@ _BODY = """
 
 _RATIONAL_QUADRATIC = """
     limit = Constant<value_float = 1e6>()
-    ends = Constant<value_ints = [1, 1]>()
-    logits = Pad(rest, ends, f0, last)
+    end_logit = Sub(position_column, position_column)
+    logits = Concat<axis = -1>(end_logit, rest, end_logit)
     left_logits = Slice(logits, zero, last, last)
     right_logits = Slice(logits, one, end, last)
     {logit_0}
@@ -325,6 +331,8 @@ def monotone_spline_function(opset: int = 20) -> onnx.FunctionProto:
         raise OperatorError(f"opset: found {opset}, expected at least {OPSET_MIN}")
     newton = "".join(_NEWTON.format(i=step, n=step + 1) for step in range(NEWTON_STEPS))
     body = _BODY.format(
+        is_cubic=_is("is_cubic", "kind", "cubic"),
+        is_event=_is("is_event", "out_of_bounds", "event"),
         x_k=_at("x_k", "left"),
         y_k=_at("y_k", "lower"),
         w=_at("w", "widths"),
@@ -343,6 +351,16 @@ def monotone_spline_function(opset: int = 20) -> onnx.FunctionProto:
     defaults = {"inverse": 0, "out_of_bounds": "scalar"}
     function.attribute_proto.extend(helper.make_attribute(name, value) for name, value in defaults.items())
     return function
+
+
+def _is(name: str, text: str, word: str) -> str:
+    """Write whether a text is a word: how often a dictionary of that word finds it."""
+    settings = "min_gram_length = 1, max_gram_length = 1, max_skip_count = 0, ngram_counts = [0], ngram_indexes = [0]"
+    return (
+        f"{name}_row = Reshape({text}, one)\n"
+        f'    {name}_count = TfIdfVectorizer<mode = "TF", {settings}, pool_strings = ["{word}"]>({name}_row)\n'
+        f"    {name} = Cast<to = 9>({name}_count)"
+    )
 
 
 def _at(name: str, values: str) -> str:
