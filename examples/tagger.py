@@ -15,14 +15,14 @@ features = np.stack([mass / 100, np.log(pt / 50)], 1).astype(np.float32)
 labels = signal.astype(np.float32)[:, None]
 
 
-def tagger() -> nn.Module:
+def jet_tagger() -> nn.Module:
     """Build the float network."""
     body = [nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()]
     return nn.Sequential(*body, nn.Linear(64, 1))
 
 
 result = bitsearch.search(
-    tagger,
+    jet_tagger,
     (torch.from_numpy(features), torch.from_numpy(labels)),
     loss=nn.functional.binary_cross_entropy_with_logits,
     metric=roc_auc_score,

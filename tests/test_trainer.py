@@ -25,3 +25,13 @@ def test_candidates_start_from_the_reference_and_leave_it_alone(bench: Bench) ->
     torch.testing.assert_close(trained[name], before[name], rtol=1e-5, atol=1e-8)
     after = bench.trial.trainer.reference(configuration.options).network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_final_trainings_see_other_batches_than_candidates(bench: Bench) -> None:
+    """What was chosen by the luck of one seed is not reported with the same luck."""
+    configuration, recipe = bench.strategy("all"), bench.task.recipes.final
+    trainer = bench.trial.trainer
+    (final,) = trainer.finally_train(configuration, 1)
+    candidate = trainer.train(configuration, recipe, 0)
+    name = "blocks.1.subnet.layers.0.weight"
+    assert not torch.equal(final.network.state_dict()[name], candidate.network.state_dict()[name])

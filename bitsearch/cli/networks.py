@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitsearch.cli import columns
+from bitsearch.cli.columns import add_columns
 from bitsearch.cli.output import (
     add_data,
     add_device,
@@ -69,6 +71,7 @@ def train_options(verb: argparse.ArgumentParser) -> None:
         help="a model option, with --assignment; may be given several times",
     )
     add_data(verb)
+    add_columns(verb)
     add_seed(verb)
     add_device(verb)
     verb.add_argument(
@@ -127,6 +130,7 @@ def train(arguments: argparse.Namespace) -> None:
     from bitsearch.network.workers import one_thread
     from bitsearch.run.terminal import Terminal
 
+    arguments.dataset = columns.dataset(arguments)
     with Terminal() as terminal:
         spec = _spec(arguments, terminal.progress)
         configuration = _configuration(arguments)

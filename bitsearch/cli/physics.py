@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bitsearch.cli import columns
+from bitsearch.cli.columns import add_columns
 from bitsearch.cli.output import add_data, add_json, add_model, add_seed, show
 from bitsearch.core.errors import ConfigurationError
 
@@ -56,6 +58,7 @@ def suggest_options(verb: argparse.ArgumentParser) -> None:
     source.add_argument("--run", type=Path, metavar="DIR", help="the folder of a run, for its sensitivities")
     source.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained float network of ours")
     add_data(verb)
+    add_columns(verb)
     add_seed(verb)
 
 
@@ -64,10 +67,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict, replace
 
     from bitsearch.core.task import GeneratorTask
+    from bitsearch.models.columns.files import located
     from bitsearch.network import catalogue
     from bitsearch.run.terminal import Terminal
 
-    missing = [str(path) for path in (*arguments.files, arguments.data) if path and not path.is_file()]
+    reference = [located(arguments.data)[0]] if arguments.data else []
+    missing = [str(path) for path in (*arguments.files, *reference) if not path.is_file()]
     if missing:
         raise ConfigurationError(f"there is no file {', '.join(missing)}; expected models or HDF5 files")
     entry = catalogue.find(arguments.model)
@@ -223,7 +228,7 @@ def suggest(arguments: argparse.Namespace) -> None:
     from bitsearch.run.suggest import from_checkpoint, from_run
     from bitsearch.run.terminal import Terminal
 
-    asked = arguments.model, arguments.dataset, arguments.target_fraction
+    asked = arguments.model, columns.dataset(arguments), arguments.target_fraction
     if arguments.run is not None:
         suggested = from_run(arguments.run, *asked)
     else:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitsearch.cli import columns
+from bitsearch.cli.columns import add_columns
 from bitsearch.cli.output import (
     add_data,
     add_device,
@@ -30,6 +32,7 @@ same --out, it goes on from what is on disk: --trials is the total. The path of 
 
   bitsearch run --model caloinn --preset smoke --trials 8
   bitsearch run --model caloinn --trials 100 --data train.hdf5 reference.hdf5 --out runs/photons
+  bitsearch run --model tagger --data events.root:tree --label is_signal
 
 Takes a minute with --preset smoke, about half an hour for 100 trials with laptop on two cores; paper trains the
 networks of the publication and wants a GPU.
@@ -56,6 +59,7 @@ def run_options(verb: argparse.ArgumentParser) -> None:
     add_model(verb)
     add_recipe(verb)
     add_data(verb)
+    add_columns(verb)
     verb.add_argument(
         "--trials",
         type=int,
@@ -126,6 +130,7 @@ def folder_options(verb: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Search and print the path of the report."""
+    from bitsearch.core.names import safe_name
     from bitsearch.core.records import encode
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
@@ -133,8 +138,8 @@ def run(arguments: argparse.Namespace) -> None:
     from bitsearch.run.terminal import Terminal
 
     entry = catalogue.find(arguments.model)
-    dataset = entry.task(arguments.dataset, arguments.preset).dataset
-    out = arguments.out or Path("runs") / f"{entry.name}-{dataset}-{arguments.preset}"
+    dataset = entry.task(columns.dataset(arguments), arguments.preset).dataset
+    out = arguments.out or Path("runs") / safe_name(f"{entry.name}-{dataset}-{arguments.preset}")
     request = pipeline.RunRequest(
         model=arguments.model,
         dataset=dataset,

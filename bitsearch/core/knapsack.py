@@ -1,8 +1,10 @@
 """Choose one level for every group so that the gains suffice at the least cost."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 STEPS = 4000
 """Resolution of gains: a solution may gain 1/4000 of the need more for each group than it had to."""
@@ -17,13 +19,67 @@ def cover(
     never promises more than there is; what is then not reachable takes every group's largest gain. At the end groups
     go back to cheaper levels where what they gained more is not needed after all, the dearest first.
     """
-    if needed <= 0:
-        return [int(np.argmin(own)) for own in costs]
-    unit = needed / resolution
+    return covers(costs, gains, [needed], resolution)[0]
+
+
+def covers(
+    costs: Sequence[Sequence[float]],
+    gains: Sequence[Sequence[float]],
+    needs: Sequence[float],
+    resolution: int = STEPS,
+) -> list[list[int]]:
+    """Solve `cover` for several needs at the price of one; `resolution` is that of the largest."""
+    cheapest = [int(np.argmin(own)) for own in costs]
+    if max(needs) <= 0:
+        return [cheapest] * len(needs)
+    unit = max(needs) / resolution
     steps = [[int(gain / unit + 1e-9) for gain in own] for own in gains]
-    levels = _cheapest(costs, steps, resolution)
-    if levels is None:
-        levels = [int(np.argmax(own)) for own in gains]
+    least, choices = _table(costs, steps, resolution)
+    found = []
+    for needed in needs:
+        units = min(math.ceil(needed / unit - 1e-9), resolution)
+        if needed <= 0:
+            levels = cheapest
+        elif np.isfinite(least[units]):
+            levels = _levels(choices, steps, units)
+        else:
+            levels = [int(np.argmax(own)) for own in gains]
+        found.append(_thrifty(levels, costs, gains, needed) if needed > 0 else levels)
+    return found
+
+
+def _table(
+    costs: Sequence[Sequence[float]], steps: Sequence[Sequence[int]], most: int
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Give the least cost that covers every need up to `most` steps, and each group's level for it."""
+    least = np.full(most + 1, np.inf)  # with the groups so far
+    least[0] = 0.0
+    choices = np.zeros((len(costs), most + 1), np.int8)
+    for group, (own_costs, own_steps) in enumerate(zip(costs, steps, strict=True)):
+        before, least = least, np.full(most + 1, np.inf)
+        for level, (cost, step) in enumerate(zip(own_costs, own_steps, strict=True)):
+            step = min(step, most + 1)
+            total = np.full(most + 1, before[0] + cost)
+            total[step:] = before[: most + 1 - step] + cost
+            better = total < least
+            choices[group, better] = level
+            least = np.where(better, total, least)
+    return least, choices
+
+
+def _levels(choices: NDArray[np.int8], steps: Sequence[Sequence[int]], needed: int) -> list[int]:
+    levels, left = [0] * len(steps), needed
+    for group in reversed(range(len(steps))):
+        levels[group] = int(choices[group, left])
+        left = max(left - steps[group][levels[group]], 0)
+    return levels
+
+
+def _thrifty(
+    levels: list[int], costs: Sequence[Sequence[float]], gains: Sequence[Sequence[float]], needed: float
+) -> list[int]:
+    """Take groups back to cheaper levels while the need is still met."""
+    levels = list(levels)
     spare = sum(own[level] for own, level in zip(gains, levels, strict=True)) - needed
     for group in sorted(range(len(levels)), key=lambda group: -costs[group][levels[group]]):
         own_costs, own_gains, level = costs[group], gains[group], levels[group]
@@ -31,29 +87,4 @@ def cover(
         best = min([level, *enough], key=lambda i: own_costs[i])
         spare -= own_gains[level] - own_gains[best]
         levels[group] = best
-    return levels
-
-
-def _cheapest(
-    costs: Sequence[Sequence[float]], steps: Sequence[Sequence[int]], needed: int
-) -> list[int] | None:
-    """Solve it in whole steps; None where all steps together are too few."""
-    least = np.full(needed + 1, np.inf)  # the least cost that covers every need, with the groups so far
-    least[0] = 0.0
-    choices = np.zeros((len(costs), needed + 1), np.int8)
-    for group, (own_costs, own_steps) in enumerate(zip(costs, steps, strict=True)):
-        before, least = least, np.full(needed + 1, np.inf)
-        for level, (cost, step) in enumerate(zip(own_costs, own_steps, strict=True)):
-            step = min(step, needed + 1)
-            total = np.full(needed + 1, before[0] + cost)
-            total[step:] = before[: needed + 1 - step] + cost
-            better = total < least
-            choices[group, better] = level
-            least = np.where(better, total, least)
-    if not np.isfinite(least[needed]):
-        return None
-    levels, left = [0] * len(costs), needed
-    for group in reversed(range(len(costs))):
-        levels[group] = int(choices[group, left])
-        left = max(left - steps[group][levels[group]], 0)
     return levels

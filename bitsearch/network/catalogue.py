@@ -88,7 +88,9 @@ class Entry:
             ("preset", preset, self.presets),
             ("recipe", recipe, self.recipes),
         ):
-            if value not in known:
+            if kind == "dataset" and value not in known and hasattr(self.model, "accepts"):
+                self.model.accepts(value)
+            elif value not in known:
                 raise ConfigurationError(f"{self.name} has no {kind} {value!r}; {one_of(value, known)}")
         task = self.model.task(dataset, preset)
         require(

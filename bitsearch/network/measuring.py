@@ -69,8 +69,9 @@ def latencies(
     model: onnx.ModelProto | Path,
     seconds: float = TIMING_SECONDS,
     beside: onnx.ModelProto | Path | None = None,
+    sizes: int | None = None,
 ) -> tuple[Latency, ...]:
-    """Time the served graph on one thread, for every batch size of the task and `seconds` each.
+    """Time the served graph on one thread, for the task's first batch `sizes` or all, `seconds` each.
 
     With a file `beside` they take turns, and ratios to it are given.
     """
@@ -78,7 +79,7 @@ def latencies(
     other = None if beside is None else open_session(beside)
     return tuple(
         time_session(session, spec.task.inputs(batch, spec.seed), 1, seconds, kernel, other)
-        for batch in spec.task.latency_batches
+        for batch in spec.task.latency_batches[:sizes]
     )
 
 

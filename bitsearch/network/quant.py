@@ -44,8 +44,9 @@ def _optimal(weight: Tensor) -> tuple[Tensor, Tensor]:
     sums = rising.cumsum(1, dtype=torch.float64)
     last = sums.square().mul_(_reciprocals(weight.shape[1], weight.device)).argmax(1, keepdim=True)
     smallest, scale = -rising.gather(1, last), sums.gather(1, last) / -(last + 1)
-    # What is smaller never rounds to a quotient of 1. This is half the time of comparing.
-    codes = (weight / smallest.masked_fill_(smallest == 0, 1)).trunc_().clamp_(-1, 1)
+    # What is smaller never rounds to a quotient of 1. This is half the time of comparing; trunc takes 30 times floor's.
+    sizes = (weight.abs() / smallest.masked_fill_(smallest == 0, 1)).floor_().clamp_(max=1)
+    codes = sizes.copysign_(weight)
     return codes, scale[:, 0].to(weight.dtype)
 
 

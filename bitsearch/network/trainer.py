@@ -15,6 +15,9 @@ from bitsearch.network import quant
 from bitsearch.network.loop import Trained, train
 from bitsearch.network.spec import Spec
 
+FINALS = 1
+"""The stream of random numbers of final trainings."""
+
 
 class Trainer:
     """Float references and trainings of one spec."""
@@ -41,7 +44,7 @@ class Trainer:
             checkpoint = self.spec.work("reference", options, f"-{repetition}.pt")
             network = self.untrained(options, repetition, checkpoint)
             self._references[key] = self._train(
-                network, self.spec.task.recipes.reference, repetition, checkpoint
+                network, self.spec.task.recipes.reference, (repetition,), checkpoint
             )
         trained = self._references[key]
         return replace(trained, network=copy.deepcopy(trained.network))
@@ -52,8 +55,12 @@ class Trainer:
         recipe: Recipe,
         repetition: int = 0,
         checkpoint: Path | None = None,
+        stream: int | None = None,
     ) -> Trained:
-        """Train a configuration from its float reference, or from scratch where the recipe says so."""
+        """Train a configuration from its float reference, or from scratch where the recipe says so.
+
+        Batches and noise follow from `repetition`, in another `stream` from other random numbers.
+        """
         recipes = self.spec.task.recipes
         if recipe.scratch:
             network = self.untrained(configuration.options, repetition, checkpoint)
@@ -61,26 +68,36 @@ class Trainer:
             own = repetition if recipes.independent else 0
             network = self.reference(configuration.options, own).network
         quant.apply(network, configuration.assignment, rounding=recipes.roundings(configuration.assignment))
-        return self._train(network, recipe, repetition, checkpoint)
+        path = (repetition,) if stream is None else (stream, repetition)
+        return self._train(network, recipe, path, checkpoint)
 
-    def finally_train(self, configuration: Configuration) -> list[Trained]:
-        """Train a configuration by the final recipe, as often as the preset repeats it."""
+    def finally_train(self, configuration: Configuration, repetitions: int | None = None) -> list[Trained]:
+        """Train a configuration by the final recipe, as often as the preset repeats it or only `repetitions` times.
+
+        None of the seeds is one that candidates are trained and chosen with.
+        """
         recipes, digest = self.spec.task.recipes, configuration.digest
         return [
             self.train(
-                configuration, recipes.final, index, self.spec.work(f"full-{digest}", {}, f"-{index}.pt")
+                configuration,
+                recipes.final,
+                index,
+                self.spec.work(f"full-{digest}", {}, f"-{index}.pt"),
+                FINALS,
             )
-            for index in range(recipes.repetitions)
+            for index in range(repetitions or recipes.repetitions)
         ]
 
-    def _train(self, network: nn.Module, recipe: Recipe, repetition: int, checkpoint: Path | None) -> Trained:
+    def _train(
+        self, network: nn.Module, recipe: Recipe, path: tuple[int, ...], checkpoint: Path | None
+    ) -> Trained:
         spec = self.spec
         return train(
             network,
             spec.task,
             spec.data,
             recipe,
-            seed=derive(spec.seed, repetition),
+            seed=derive(spec.seed, *path),
             device=spec.device,
             checkpoint=checkpoint,
             progress=spec.progress,

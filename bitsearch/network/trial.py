@@ -12,7 +12,7 @@ from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
 
 GLANCE_SECONDS = 0.02
-"""How long a candidate's latency is taken: beside other trainings it is a hint, and the front is timed again."""
+"""How long latencies are taken: beside other trainings they are hints, and the front is timed again."""
 
 
 class Trial:
@@ -29,8 +29,11 @@ class Trial:
         origin: str,
         fidelity: Fidelity = "finetuned",
         keep: str | None = None,
+        repetitions: int | None = None,
     ) -> Measurement:
         """Train, export and measure; with `keep` the served file goes to `models/<keep>.onnx`.
+
+        A final training is repeated as the preset says, or as often as `repetitions`; what is trained is not again.
 
         Candidates are measured on validation events, final trainings on test events. Whatever fails for this
         configuration alone gives a measurement that says why.
@@ -42,7 +45,7 @@ class Trial:
         began = time.monotonic()
         record = unmeasured(self.spec, configuration, origin, fidelity)
         try:
-            return self._measured(record, keep)
+            return self._measured(record, keep, repetitions)
         except (OSError, CheckpointError):
             raise
         except TrainingError as error:
@@ -51,23 +54,25 @@ class Trial:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
         return replace(record, failure=reason, train_seconds=time.monotonic() - began)
 
-    def _measured(self, record: Measurement, keep: str | None) -> Measurement:
+    def _measured(self, record: Measurement, keep: str | None, repetitions: int | None) -> Measurement:
         spec, configuration = self.spec, record.configuration
         if record.fidelity == "full":
-            trainings = self.trainer.finally_train(configuration)
+            trainings = self.trainer.finally_train(configuration, repetitions)
             data = getattr(spec.data, "held_out", spec.data)
         else:
             trainings, data = [self.trainer.train(configuration, spec.task.recipes.candidate)], spec.data
         networks = [item.network.cpu() for item in trainings]
         exported = [self.exporter.export_all(item, configuration, record.strategy) for item in networks]
         contents = [models[spec.task.served].SerializeToString() for models in exported]
+        # A candidate is timed at one batch size alone: the largest would take a sixth of its trial.
+        sizes = None if record.fidelity == "full" else 1
         return replace(
             record,
             metrics=over_trainings([measuring.metrics(spec, models, data) for models in exported]),
             train_seconds=sum(item.seconds for item in trainings),
             parity=measuring.parity(spec, exported[0], networks[0]),
             size_bytes=len(contents[0]),
-            latency_us=measuring.latencies(spec, exported[0][spec.task.served], GLANCE_SECONDS),
+            latency_us=measuring.latencies(spec, exported[0][spec.task.served], GLANCE_SECONDS, sizes=sizes),
             model=measuring.keep(spec, keep, record.digest, contents) if keep else None,
         )
 

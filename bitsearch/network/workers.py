@@ -59,10 +59,14 @@ def template(options: Mapping[str, str], graph: str) -> None:
 
 
 def measure(
-    configuration: Configuration, origin: str, fidelity: Fidelity = "finetuned", keep: str | None = None
+    configuration: Configuration,
+    origin: str,
+    fidelity: Fidelity = "finetuned",
+    keep: str | None = None,
+    repetitions: int | None = None,
 ) -> Measurement:
     """Train, export and measure one configuration."""
-    return _here().measure(configuration, origin, fidelity, keep)
+    return _here().measure(configuration, origin, fidelity, keep, repetitions)
 
 
 def finally_train(configuration: Configuration, origin: str) -> Measurement:

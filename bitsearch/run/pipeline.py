@@ -440,19 +440,39 @@ class _Run:
             reference.result()
 
         if missing and self.request.storage:
+            # No race: runs that share a study would have to agree on who is out.
             self._share_finals(executor, missing, done, rungs)
             missing = []
 
-        def submit() -> Iterator[Future[Measurement]]:
-            for item in missing:
-                origin = self.origins.get(item.digest, "ladder" if item.digest in rungs else "final")
-                name = names.get(item.digest, item.digest)
-                yield executor.submit(workers.measure, item, origin, "full", name)
+        def train(items: list[Configuration], once: bool) -> None:
+            def submit() -> Iterator[Future[Measurement]]:
+                for item in items:
+                    origin = self.origins.get(item.digest, "ladder" if item.digest in rungs else "final")
+                    name = names.get(item.digest, item.digest)
+                    repetitions = 1 if once and item.digest not in names else None
+                    yield executor.submit(workers.measure, item, origin, "full", name, repetitions)
 
-        for future in self._reported(submit(), len(missing), "finally trained", len(chosen)):
-            self.folder.append(future.result())
-            done[future.result().digest] = future.result()
-        return [done[digest] for digest in digests if self.folder.model_file(done[digest])]
+            for future in self._reported(submit(), len(items), "finally trained", len(chosen)):
+                self.folder.append(future.result())
+                done[future.result().digest] = future.result()
+
+        # A race: challengers whose first training is already beaten are not trained again.
+        train(missing, once=True)
+        trained = [done[digest] for digest in digests if not done[digest].failure]
+        strategies = [item for item in trained if item.digest in names]
+        hopeless = finals.hopeless(trained, strategies, self.objective)
+        repetitions = self.spec.task.recipes.repetitions
+        again = [
+            item.configuration
+            for item in trained
+            if item.digest not in hopeless and len(item.metrics[self.objective.name].values) < repetitions
+        ]
+        train(again, once=False)
+        return [
+            done[item.digest]
+            for item in trained
+            if item.digest not in hopeless and self.folder.model_file(done[item.digest])
+        ]
 
     def _share_finals(
         self, executor: Executor, missing: list[Configuration], done: dict[str, Measurement], rungs: set[str]

@@ -5,7 +5,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from bitsearch.core.budget import Budget
-from bitsearch.core.knapsack import cover
+from bitsearch.core.knapsack import covers
 from bitsearch.core.mask_model import MaskModel, Scales
 
 Array = NDArray[np.float64]
@@ -30,6 +30,11 @@ WIDTH = 0.5
 """How far draws lie from the mean, in widths of the posterior."""
 FEWEST = 4
 """Results below which there is nothing to model."""
+TURN = 4
+"""Every how many proposals one is held to a handmade strategy's fraction."""
+CANDIDATES = 32
+"""Fractions along the front among which the hypervolume chooses."""
+MARGIN = 0.1
 ATTEMPTS = 16
 RESOLUTION = 1000
 """Steps of the knapsack: what is known of effects is coarser."""
@@ -116,11 +121,11 @@ class Problem:
         }
         return {**groups, **options}
 
-    def cover(self, costs: Sequence[Sequence[float]], target: float) -> list[int]:
-        """Choose the levels of least cost that gain `target`."""
+    def covers(self, costs: Sequence[Sequence[float]], targets: Sequence[float]) -> list[list[int]]:
+        """Choose the levels of least cost that gain each of `targets`."""
         gains = self.reachable
         allowed = [own[: len(gain)] for own, gain in zip(costs, gains, strict=True)]
-        return cover(allowed, gains, target, RESOLUTION)
+        return covers(allowed, gains, targets, RESOLUTION)
 
     def by_score(self, target: float) -> list[int]:
         """Give the groups that suffer least for what they gain their largest gain first, until `target`."""
@@ -219,14 +224,16 @@ class LadderSampler(ProposingSampler):
 
 
 class MaskSampler(ProposingSampler):
-    """Fit `MaskModel` to all results and solve for the least loss at a fraction that is another one every time.
+    """Fit `MaskModel` to all results, and propose what adds most to the hypervolume that it expects.
 
-    Targets follow the golden ratio; every third lies at a handmade strategy's fraction. The model's mean decides
-    first, draws of its posterior later. Where the residual takes part, groups are exchanged while that helps.
+    Candidates are the least losses at fractions all along the front, solved for exactly. Every `TURN`-th proposal is
+    instead the least loss at a handmade strategy's fraction. The model's mean decides first, draws of its posterior
+    later. Where the residual takes part, groups are exchanged while that helps.
     """
 
-    def __init__(self, problem: Problem, seed: int = 0) -> None:
+    def __init__(self, problem: Problem, seed: int = 0, greedy: int = GREEDY, width: float = WIDTH) -> None:
         super().__init__(problem, seed)
+        self.greedy, self.width = greedy, width
         self._scales: Scales | None = None
         self._fitted: tuple[tuple[int, ...], MaskModel] | None = None
         self._moves = _Moves(problem)
@@ -234,38 +241,73 @@ class MaskSampler(ProposingSampler):
     def propose(
         self, study: optuna.Study, trial: FrozenTrial, attempt: int, rng: np.random.Generator
     ) -> dict[str, str]:
-        """Solve for the next target."""
-        target = self._target(trial.number, attempt)
+        """Solve for the whole front, then choose from it."""
         model = self._model(study)
         if model is None:
-            return self._random(target, rng)
-        greedy = len(model.y) < GREEDY and attempt < ATTEMPTS // 4
-        offsets, effects = model.effects(None if greedy else rng, WIDTH)
-        best, excess = self._solve(target, model, offsets, effects)
-        while excess > self.problem.max_loss and target > self.problem.least + 1 / RESOLUTION:
-            target = self.problem.least + GOLDEN * (target - self.problem.least)
-            best, excess = self._solve(target, model, offsets, effects)
-        return best
-
-    def _solve(
-        self, target: float, model: MaskModel, offsets: Array, effects: Array
-    ) -> tuple[dict[str, str], float]:
-        """Give the parameters of least loss that gain `target`, and how far they are from the float network."""
-        best, least = {}, math.inf
-        for option, options in enumerate(self.problem.combinations[: model.count]):
-            levels = self.problem.cover(self._moves.costs(effects[option]), target)
-            mask, loss = self._exchange(self._moves.mask(levels), effects[option], option, target, model)
-            if offsets[option] + loss < least:
-                best = self.problem.parameters(self._moves.levels(mask), options)
-                least = offsets[option] + loss
-        return best, least - float(min(offsets[: model.count]))
-
-    def _target(self, number: int, attempt: int) -> float:
-        """Give what to gain: spread, and every third at a handmade fraction."""
+            return self._random(self.problem.between((GOLDEN * trial.number + attempt / ATTEMPTS) % 1), rng)
+        greedy = len(model.y) < self.greedy and attempt < ATTEMPTS // 4
+        drawn = model.effects(None if greedy else rng, self.width)
         handmade = self.problem.reachable_fractions
-        if number % 3 == 0 and handmade and attempt < ATTEMPTS // 2:
-            return handmade[(number // 3) % len(handmade)] * (1 + 1e-9)
-        return self.problem.between((GOLDEN * number + attempt / ATTEMPTS) % 1)
+        points, worth = [], []
+        if trial.number % TURN == 0 and handmade and attempt < ATTEMPTS // 2:
+            target = handmade[(trial.number // TURN) % len(handmade)] * (1 + 1e-9)
+            points = self._front(model, drawn, [target])
+            worth = [-loss for _, _, loss, _ in points]
+        if not points:
+            shares = (np.arange(CANDIDATES) + rng.uniform()) / CANDIDATES
+            points = self._front(model, drawn, [self.problem.between(share) for share in shares])
+            if not points:
+                return self._random(self.problem.least, rng)
+            worth = self._improvements(points, *self._expected(study, trial, model, drawn)).tolist()
+        mask, option, _, target = points[int(np.argsort(worth)[-1 - attempt % len(points)])]
+        mask, _ = self._exchange(mask, drawn[1][option], option, target, model)
+        return self.problem.parameters(self._moves.levels(mask), self.problem.combinations[option])
+
+    def _front(
+        self, model: MaskModel, drawn: tuple[Array, Array], targets: Sequence[float]
+    ) -> list[tuple[Array, int, float, float]]:
+        """Give masks of least loss under every option: mask, option, loss, and the target that it reaches.
+
+        What the model holds for worse than the float network by more than the budget is left out.
+        """
+        points, most = [], float(min(drawn[0])) + self.problem.max_loss
+        for option, (offset, effects) in enumerate(zip(*drawn, strict=True)):
+            found = self.problem.covers(self._moves.costs(effects), targets)
+            masks = np.array([self._moves.mask(levels) for levels in found])
+            losses = offset + masks @ effects + model.residual(masks, np.full(len(masks), option))
+            points += [
+                (mask, option, loss, target)
+                for mask, loss, target in zip(masks, losses, targets, strict=True)
+                if loss <= most
+            ]
+        return points
+
+    def _expected(
+        self, study: optuna.Study, trial: FrozenTrial, model: MaskModel, drawn: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
+        """Give gains and modelled losses of all that has been tried or is under way."""
+        masks, options = self._encoded(
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and other.params.keys() >= self.problem.space.keys()
+        )
+        known = options < model.count
+        masks, options = masks[known], options[known]
+        losses = drawn[0][options] + (masks * drawn[1][options]).sum(1) + model.residual(masks, options)
+        return masks @ self._moves.gains, losses
+
+    def _improvements(
+        self, points: Sequence[tuple[Array, int, float, float]], gains: Array, losses: Array
+    ) -> Array:
+        """Give the hypervolume that each point would add to what is known, a tenth below the poorest of the front."""
+        own = np.array([loss for _, _, loss, _ in points])
+        reached = np.array([mask @ self._moves.gains for mask, _, _, _ in points])
+        worst = own[reached >= reached.max() - 1e-12].min()
+        limit = worst + MARGIN * (worst - own.min())
+        shares = np.linspace(self.problem.least, self.problem.most, RESOLUTION // 4)
+        known = np.where(shares <= gains[:, None], losses[:, None], limit).min(0, initial=limit)
+        improvements: Array = (np.maximum(known - own[:, None], 0.0) * (shares <= reached[:, None])).sum(1)
+        return improvements
 
     def _model(self, study: optuna.Study) -> MaskModel | None:
         """Fit what is known; a failure counts as a bad result."""
@@ -277,13 +319,21 @@ class MaskSampler(ProposingSampler):
         losses = np.array([sign * trial.values[0] if trial.values else math.nan for trial in trials])
         if np.isfinite(losses).sum() < FEWEST:
             return None
-        combinations = self.problem.combinations
-        chosen = [{name: trial.params[name] for name in self.problem.options} for trial in trials]
-        options = np.array([combinations.index(item) for item in chosen])
-        masks = np.array([self._moves.mask(self.problem.levels(trial.params)) for trial in trials])
+        masks, options = self._encoded(trials)
         model = MaskModel(masks, options, _robust(losses), self._trends(), self._scales)
         self._scales, self._fitted = model.scales, (numbers, model)
         return model
+
+    def _encoded(self, trials: Iterable[FrozenTrial]) -> tuple[Array, NDArray[np.int64]]:
+        """Give masks `(n, effects)` and the numbers of the options' combinations `(n,)`."""
+        parameters = [trial.params for trial in trials]
+        combinations = [tuple(item.values()) for item in self.problem.combinations]
+        options = [
+            combinations.index(tuple(item[name] for name in self.problem.options)) for item in parameters
+        ]
+        return np.array([self._moves.mask(self.problem.levels(item)) for item in parameters]), np.array(
+            options
+        )
 
     def _is_known(self, trial: FrozenTrial) -> bool:
         done = trial.state == TrialState.COMPLETE or (

@@ -11,15 +11,16 @@ from bitsearch.models.showers.geometry import embedded
 from bitsearch.models.showers.normalization import Selection
 
 # The laptop keeps the twelve blocks: with fewer, random permutations leave coordinates that no block transforms.
-# Blocks, hidden width, bins; steps for reference, candidate and finalist; batch; finalists; evaluated events.
+# Blocks, hidden width, bins; steps for reference, candidate and finalist; batch of all, of candidates; finalists;
+# evaluated events.
 SIZES = {
-    "smoke": (5, 8, 4, (20, 4, 8), 64, 1, 600),
-    "laptop": (12, 48, 4, (800, 40, 100), 128, 4, 6000),
+    "smoke": (5, 8, 4, (20, 4, 8), (64, 64), 1, 600),
+    "laptop": (12, 48, 4, (800, 24, 100), (128, 64), 4, 6000),
 }
 # ds2 has eighteen times as many voxels to train on in the same time.
 SIZES_DS2 = {
-    "smoke": (5, 8, 4, (8, 2, 4), 16, 1, 300),
-    "laptop": (6, 32, 4, (400, 20, 60), 48, 4, 2000),
+    "smoke": (5, 8, 4, (8, 2, 4), (16, 16), 1, 300),
+    "laptop": (6, 32, 4, (400, 20, 60), (48, 48), 4, 2000),
 }
 
 
@@ -29,7 +30,8 @@ def task(dataset: str = "ds1-photon", preset: str = "laptop") -> CaloINNTask:
     if preset == "paper":
         return published
     sizes = SIZES_DS2 if dataset == "ds2" else SIZES
-    blocks, hidden, bins, (reference, candidate, final), batch, finalists, events = sizes[preset]
+    blocks, hidden, bins, (reference, candidate, final), batches, finalists, events = sizes[preset]
+    batch, small = batches
     float_recipe = Recipe(reference, batch, 3e-3, 0.01, 1e-10)
     recipe = replace(float_recipe, max_learning_rate=1e-3, warm_up=0.1, quantized_rate=2.0)
     return replace(
@@ -41,7 +43,7 @@ def task(dataset: str = "ds1-photon", preset: str = "laptop") -> CaloINNTask:
         validation_fraction=0.02 if preset == "smoke" else 0.1,
         recipes=Recipes(
             float_recipe,
-            replace(recipe, steps=candidate),
+            replace(recipe, steps=candidate, batch_size=small),
             replace(recipe, steps=final),
             finalists,
             repetitions=1 if preset == "smoke" else 3,

@@ -4,8 +4,9 @@ The rational quadratic follows Durkan et al. (2019), the cubic Steffen's interpo
 slopes are those of the published CaloINN. Functions take arguments inside of the domain.
 """
 
+import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +28,9 @@ def rational_quadratic(
     x: Tensor, theta: Tensor, bins: int, bound: float, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Map `x` of any shape with `theta` of shape `(*x.shape, 3 bins - 1)`; end slopes are one."""
-    widths, heights, slopes = torch.split(theta, [bins, bins, bins - 1], -1)
-    width, height = _softmax(widths), _softmax(heights)
-    left, lower = _knots(width, bins), _knots(height, bins)
     position = (x + bound) / (2 * bound)
-    index = _find(position, lower if inverse else left)
-    x_k, y_k = _at(left, index), _at(lower, index)
-    w, h = _at(width, index), _at(height, index)
-    # softplus(edge) + 1e-3 = 1: the slope of the identity outside of the domain.
-    edge = torch.log(torch.expm1(torch.tensor(1 - SMALLEST_BIN, dtype=x.dtype))).item()
-    slopes = functional.pad(slopes, (1, 1), value=edge)
-    d_0 = SMALLEST_BIN + functional.softplus(_at(slopes[..., :-1], index))
-    d_1 = SMALLEST_BIN + functional.softplus(_at(slopes[..., 1:], index))
+    (x_k, y_k), (w, h), ends = _Bin.apply(position, theta, bins, inverse)  # type: ignore[no-untyped-call]
+    d_0, d_1 = SMALLEST_BIN + functional.softplus(ends)
     s = h / w
     curvature = d_0 + d_1 - 2 * s
     if inverse:
@@ -49,17 +41,14 @@ def rational_quadratic(
         xi = 2 * c / (-b - torch.sqrt((b * b - 4 * a * c).clamp_min(0.0)))
     else:
         xi = (position - x_k) / w
-    xi = xi.clamp(0.0, 1.0)
+    # Only rounding leaves the bin, so the gradient may pass by: that of clamp takes twenty times this sum.
+    xi = xi + (xi.detach().clamp(0.0, 1.0) - xi.detach())
     xi_1 = xi * (1 - xi)
-    denominator = s + curvature * xi_1
-    log_slope = (
-        2 * torch.log(s)
-        + torch.log(d_1 * xi * xi + 2 * s * xi_1 + d_0 * (1 - xi) * (1 - xi))
-        - 2 * torch.log(denominator)
-    )
+    share = s / (s + curvature * xi_1)
+    log_slope = torch.log(share * share * (d_0 + (d_1 - d_0) * xi - curvature * xi_1))
     if inverse:
         return 2 * bound * (x_k + w * xi) - bound, -log_slope
-    return 2 * bound * (y_k + h * (s * xi * xi + d_0 * xi_1) / denominator) - bound, log_slope
+    return 2 * bound * (y_k + w * share * (s * xi * xi + d_0 * xi_1)) - bound, log_slope
 
 
 def cubic(x: Tensor, theta: Tensor, bins: int, bound: float, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -98,6 +87,52 @@ SPLINES = {
 }
 
 
+class _Bin(torch.autograd.Function):
+    """Take what the bin of each position has: its corner, its size and the raw slopes at its ends, `(2, ...)` each.
+
+    Autograd would walk over all bins of all coordinates a dozen times; here the bins come first in memory, and
+    gradients go from the bin that was taken straight to `theta`. None goes to `position`, which only chooses.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, position: Tensor, theta: Tensor, bins: int, inverse: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        parts = theta.movedim(-1, 0).contiguous()
+        logits = parts[: 2 * bins].reshape(2, bins, *parts.shape[1:])
+        exponentials = (logits - logits.amax(1, keepdim=True)).exp_()
+        scale = (1 - SMALLEST_BIN * bins) / exponentials.sum(1, keepdim=True)
+        sizes = exponentials.mul_(scale).add_(SMALLEST_BIN)
+        # softplus(edge) + 1e-3 = 1: the slope of the identity outside of the domain.
+        edge = math.log(math.expm1(1 - SMALLEST_BIN))
+        slopes = functional.pad(parts[2 * bins :].flatten(1), (0, 0, 1, 1), value=edge)
+        slopes = slopes.view(-1, *position.shape)
+        # Numbers, not booleans: products take a tenth of the time of `where`.
+        passed, knot = torch.zeros_like(sizes[0]), sizes[int(inverse), 0]
+        for index in range(1, bins):
+            torch.ge(position, knot, out=passed[index - 1])
+            knot = knot + sizes[int(inverse), index]
+        taken = 1 - passed
+        taken[1:] -= 1 - passed[:-1]
+        corner, size = (sizes * passed).sum(1), (sizes * taken).sum(1)
+        ends = torch.stack([(slopes[:-1] * taken).sum(0), (slopes[1:] * taken).sum(0)])
+        ctx.save_for_backward(sizes, passed, taken, corner, size)
+        return corner, size, ends
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        grad_corner, grad_size, grad_ends = gradients
+        sizes, passed, taken, corner, size = ctx.saved_tensors
+        bins = len(passed)
+        before = corner - SMALLEST_BIN * passed.sum(0)
+        mean = (grad_corner * before + grad_size * (size - SMALLEST_BIN)) / (1 - SMALLEST_BIN * bins)
+        # A corner is the sum of the sizes before it; a softmax takes the mean away.
+        grad = (grad_corner[:, None] * passed).addcmul_(grad_size[:, None], taken).sub_(mean[:, None])
+        grad.mul_(sizes - SMALLEST_BIN)
+        grad_slopes = taken[1:] * grad_ends[0] + taken[:-1] * grad_ends[1]
+        return None, torch.cat([grad.flatten(0, 1), grad_slopes]).movedim(0, -1), None, None
+
+
 class MonotoneSpline(nn.Module):
     """Map scalars with a monotone spline each.
 
@@ -113,9 +148,12 @@ class MonotoneSpline(nn.Module):
         """Map `(batch, n)` with `(batch, n x parameters)`; also give the log-determinant `(batch,)`."""
         spline = SPLINES[self.kind]
         theta = theta.reshape(-1, x.shape[1], spline.parameters(self.bins))
+        inside = x.detach().abs() <= self.bound
+        if inside.all():  # as nearly always: choosing would take a tenth of a training step
+            moved, log_slope = spline.transform(x, theta, self.bins, self.bound, inverse)
+            return moved, log_slope.sum(1)
         bounded = x.clamp(-self.bound, self.bound)
         moved, log_slope = spline.transform(bounded, theta, self.bins, self.bound, inverse)
-        inside = x == bounded
         if self.out_of_bounds == "event":
             inside = inside.all(1, keepdim=True)
         return torch.where(inside, moved, x), torch.where(inside, log_slope, 0.0).sum(1)

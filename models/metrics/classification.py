@@ -89,16 +89,23 @@ def over_trainings(scores: Sequence[Floats], quark: Bools) -> dict[str, Quantity
     return measurement.over_trainings([metrics(item, quark) for item in scores])
 
 
-def evaluation(scores: Sequence[Floats], quark: Bools, digest: str) -> Evaluation:
+def evaluation(
+    scores: Sequence[Floats], quark: Bools, digest: str, classes: tuple[str, str] = ("quark", "gluon")
+) -> Evaluation:
     """Draw ROC, rejection, calibration and the scores of the first of several trainings; bands are over all.
 
-    There is no calibration curve where no bin of scores has enough jets in all trainings.
+    `classes` are called so in titles, the one that scores of 1 stand for first. There is no calibration curve where no
+    bin of scores has enough events in all trainings.
     """
-    curves = _roc(scores, quark), _rejections(scores, quark), _calibration(scores, quark)
+    curves = (
+        _roc(scores, quark, classes),
+        _rejections(scores, quark, classes),
+        _calibration(scores, quark, classes[0]),
+    )
     return Evaluation(
         digest,
         len(quark),
-        histograms=(_scores(scores[0], quark),),
+        histograms=(_scores(scores[0], quark, classes),),
         curves=tuple(curve for curve in curves if curve.positions),
     )
 
@@ -114,26 +121,26 @@ def calibration(scores: Floats, quark: Bools) -> tuple[Floats, Floats]:
     )
 
 
-def _roc(scores: Sequence[Floats], quark: Bools) -> Curve:
+def _roc(scores: Sequence[Floats], quark: Bools, classes: tuple[str, str]) -> Curve:
     curves = np.stack([gluon_efficiency(item, quark, EFFICIENCIES) for item in scores])
     mean, low, high = _band(curves)
     return Curve(
         "roc",
-        "gluon efficiency",
-        "quark efficiency",
+        f"{classes[1]} efficiency",
+        f"{classes[0]} efficiency",
         tuple(EFFICIENCIES.tolist()),
         tuple(mean.tolist()),
         *_bounds(low, high, scores),
     )
 
 
-def _rejections(scores: Sequence[Floats], quark: Bools) -> Curve:
+def _rejections(scores: Sequence[Floats], quark: Bools, classes: tuple[str, str]) -> Curve:
     curves = np.stack([[rejection(item, quark, at) for at in EFFICIENCIES] for item in scores])
     mean, low, high = _band(curves)
     return Curve(
         "rejection",
-        "gluon rejection, 1 / efficiency",
-        "quark efficiency",
+        f"{classes[1]} rejection, 1 / efficiency",
+        f"{classes[0]} efficiency",
         tuple(EFFICIENCIES.tolist()),
         tuple(mean.tolist()),
         *_bounds(np.maximum(low, 1.0), high, scores),
@@ -141,15 +148,15 @@ def _rejections(scores: Sequence[Floats], quark: Bools) -> Curve:
     )
 
 
-def _calibration(scores: Sequence[Floats], quark: Bools) -> Curve:
+def _calibration(scores: Sequence[Floats], quark: Bools, signal: str) -> Curve:
     found = [calibration(item, quark) for item in scores]
     filled = np.isfinite(np.stack([share for _, share in found])).all(0)
     positions = np.stack([mean for mean, _ in found])[:, filled].mean(0)
     mean, low, high = _band(np.stack([share for _, share in found])[:, filled])
     return Curve(
         "calibration",
-        "share of quark jets",
-        "mean quark probability in the bin",
+        f"share of {signal}",
+        f"mean {signal} probability in the bin",
         tuple(positions.tolist()),
         tuple(mean.tolist()),
         *_bounds(low, high, scores),
@@ -157,12 +164,12 @@ def _calibration(scores: Sequence[Floats], quark: Bools) -> Curve:
     )
 
 
-def _scores(scores: Floats, quark: Bools) -> Histogram:
+def _scores(scores: Floats, quark: Bools, classes: tuple[str, str]) -> Histogram:
     edges = np.linspace(0, 1, 2 * BINS + 1)
     gluons, quarks = (np.histogram(scores[kind], edges)[0].astype(float) for kind in (~quark, quark))
     return Histogram(
         "score",
-        "quark probability of quark jets (reference: gluon)",
+        f"{classes[0]} probability of {classes[0]} (reference: {classes[1]})",
         tuple(edges.tolist()),
         tuple(gluons.tolist()),
         tuple(quarks.tolist()),
