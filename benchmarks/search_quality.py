@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -125,7 +125,7 @@ class Table:
 
     def study(self, sampler: optuna.samplers.BaseSampler) -> optuna.Study:
         """Give a study that has measured all rows."""
-        study = optuna.create_study(sampler=sampler, directions=[self.direction, "maximize"])
+        study = optuna.create_study(sampler=sampler, directions=[cast(Any, self.direction), "maximize"])
         for row in self.rows:
             parameters = self.parameters(row)
             study.add_trial(

@@ -28,7 +28,9 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
     }
     address = ("--host", "127.0.0.1", "--no-dashboard")
-    commands = [(*python, "distributed.cli.dask_scheduler", "--port", "0", *address, *where)]
+    commands: list[tuple[str, ...]] = [
+        (*python, "distributed.cli.dask_scheduler", "--port", "0", *address, *where)
+    ]
     commands += [
         (
             *python,

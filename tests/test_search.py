@@ -441,7 +441,7 @@ def test_a_search_that_is_over_leaves_nothing_open(workers: int) -> None:
 def sized(most: float, max_loss: float = math.inf, sampler: str = "mask") -> Study:
     """Give a study whose files lose 100 bytes a quantised group, of 1000 with random permutations and 950 else."""
     study = memory(sampler=sampler)
-    base = {("random",): 1000.0, ("exchange",): 950.0}
+    base: dict[tuple[str, ...], float] = {("random",): 1000.0, ("exchange",): 950.0}
     study.limit([Budget("--max-size", most, base, dict.fromkeys(SIZES, (0.0, -100.0)))], max_loss)
     return study
 

@@ -30,6 +30,12 @@ def check() -> None:
         raise Interrupted(_received[0])
 
 
+def going_on() -> bool:
+    """Give True, or raise Interrupted as `check` does: a condition for loops."""
+    check()
+    return True
+
+
 @contextmanager
 def watched() -> Iterator[None]:
     """Turn signals into Interrupted, raised at once where Python can and at the next `check` where it cannot.

@@ -391,7 +391,7 @@ class _Run:
             origins,
             executor,
             self.count,
-            lambda: not signals.check() and time.monotonic() < until,
+            lambda: signals.going_on() and time.monotonic() < until,
             partial(workers.give_up, self.spec),
             self.sharing.gather,
         )
@@ -499,7 +499,7 @@ class _Run:
                 kinds | self.origins,
                 executor,
                 self.count,
-                lambda: not signals.check(),
+                signals.going_on,
                 partial(workers.give_up, self.spec, fidelity="full"),
                 self.sharing.gather,
                 {item.digest: item for item in missing},

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError, one_of
-from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.measurement import Direction, Measurement, Metric
 from bitsearch.core.names import masked
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
@@ -116,7 +116,7 @@ class Study:
         """
         problem = describe(space, gains, least, keep)
         check_sampler(sampler, problem.limited)
-        second = "minimize" if space.others else "maximize"
+        second: Direction = "minimize" if space.others else "maximize"
         study = open_study(storage, name, [objective.direction, second])
         signature = {
             "groups": [group.name for group in space.groups],
@@ -170,7 +170,7 @@ class Study:
             if not self.leases.is_own(trial):
                 continue
             digest = self._digest(trial)
-            if digest in results and self._is_complete(trial.params):
+            if digest and digest in results and self._is_complete(trial.params):
                 self.tell(Trial(self.optuna, trial._trial_id), results[digest])
             elif self.leases.lease:
                 self._requeue(trial)

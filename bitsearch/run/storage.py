@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.measurement import Direction
 from bitsearch.core.names import masked
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
@@ -24,7 +25,7 @@ SECONDS_TO_CONNECT = 10
 EXPECTED = "expected sqlite:///FILE.db, postgresql://USER@HOST/NAME, mysql://USER@HOST/NAME, journal:FILE or grpc://HOST:PORT"
 
 
-def open_study(storage: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
+def open_study(storage: str | None, name: str, directions: Sequence[Direction]) -> optuna.Study:
     """Create a study or take it up again; without a storage it is in memory.
 
     Raises:
