@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import shutil
@@ -149,6 +150,13 @@ def prepare(document: str, request: pytest.FixtureRequest, monkeypatch: pytest.M
     elif document == "docs/showers.md":
         file = request.getfixturevalue("shower_file")
         monkeypatch.setattr(generator, "default_files", lambda _: (file, file))
+    elif document == "docs/cluster.md":
+        # A batch system that takes every job and runs none.
+        for program, answer in (("sbatch", "Submitted batch job 1"), ("scancel", "")):
+            Path(program).write_text(f"#!/bin/sh\necho {answer}\n")
+            Path(program).chmod(0o755)
+        monkeypatch.setenv("PATH", str(Path.cwd()), prepend=os.pathsep)
+        monkeypatch.setattr("signal.pause", lambda: None)
     elif document == "docs/deviations.md":
         for name in ("energy", "shape"):
             Path(name).mkdir()
