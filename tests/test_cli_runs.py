@@ -76,4 +76,7 @@ def test_folders_without_a_front_or_a_file(folder: RunFolder, capsys: pytest.Cap
 def test_only_run_folders_are_chosen_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["export", "a.pt", "--min-fraction", "0.5", "--out", str(tmp_path / "a.onnx")]
     assert main(words) == 2
-    assert "--min-fraction, --max-size, --max-loss and --max-latency choose from one run folder; found a.pt" in capsys.readouterr().err
+    expected = (
+        "--min-fraction, --max-size, --max-loss and --max-latency choose from one run folder; found a.pt"
+    )
+    assert expected in capsys.readouterr().err
