@@ -1,7 +1,7 @@
 """Prove the search on real trainings: collect a table of them, then replay every sampler on it.
 
     .venv/bin/python benchmarks/search_quality.py collect --model caloinn --minutes 60
-    .venv/bin/python benchmarks/search_quality.py replay --model caloinn --figure docs/search.svg
+    .venv/bin/python benchmarks/search_quality.py replay --model caloinn --figure docs/search_caloinn.svg
 
 `collect` trains configurations as candidates of a search are trained, `SEEDS` times each with other batches and noise,
 and measures the exported graphs on validation events. The points lie where policies go: handmade strategies, ladders
@@ -31,6 +31,8 @@ from typing import Any, cast
 import numpy as np
 import optuna
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from search_landscape import Landscapes
 
@@ -386,6 +388,7 @@ class Replay:
 
     def __init__(self, table: Table, landscapes: Landscapes, seed: int) -> None:
         self.table, self.problem, self.landscapes, self.seed = table, table.problem, landscapes, seed
+        self._losses: dict[tuple[int | str, ...], float] = {}
         self.weights = landscapes.draw(np.random.default_rng((seed, 0)))
         self.noise = landscapes.noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
         self.handmade = [self.loss(item) for item in table.strategies.values()]
@@ -394,7 +397,10 @@ class Replay:
 
     def loss(self, parameters: Parameters) -> float:
         """Give the true loss."""
-        return self.landscapes.loss(self.weights, parameters)
+        key = *self.problem.levels(parameters), *(parameters[name] for name in self.problem.options)
+        if key not in self._losses:
+            self._losses[key] = self.landscapes.loss(self.weights, parameters)
+        return self._losses[key]
 
     def search(self, arm: Arm, trials: int) -> tuple[Seen, float]:
         """Search; also give the processor time of all proposals, in seconds."""
@@ -481,24 +487,47 @@ def replay(arguments: argparse.Namespace) -> None:
     )
     curves: dict[str, NDArray[np.float64]] = {}
     for name in arguments.arms:
-        found, gaps, spent = [], [], []
+        areas, gaps, spent = [], [], []
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            place, arm = Replay(table, landscapes, seed), ARMS[name]
-            whole, seconds_spent = place.search(arm, CHECKPOINTS[-1])
-            # With fewer trials a search has fewer rungs.
-            fewer = [place.search(arm, trials)[0] for trials in CHECKPOINTS[:-1] if arm.rungs is _seeds]
-            parts = [*fewer, whole] if fewer else [whole[:trials] for trials in CHECKPOINTS]
-            found.append([place.area(part) for part in parts])
-            gaps.append(place.gaps(whole))
-            spent.append(seconds_spent / len(whole))
-        curves[name] = np.array(found)
+            place = Replay(table, landscapes, seed)
+            seen, seconds_spent = place.search(ARMS[name], CHECKPOINTS[-1])
+            areas.append([place.area(seen[: trials + 1]) for trials in range(len(seen))])
+            gaps.append(place.gaps(seen))
+            spent.append(seconds_spent / len(seen))
+        curves[name] = np.array(areas)
+        print(f"{name:12}{_with_errors(_at_checkpoints(curves[name]))}  |", end=" ")
         print(
-            f"{name:12}{_with_errors(curves[name])}  |", *(f"{gap:+.2f}" for gap in np.mean(gaps, 0)), end=""
+            *(f"{gap:+.3g}" for gap in np.mean(gaps, 0)), f" | {np.mean(spent):.3f} s a proposal", flush=True
         )
-        print(f"  | {np.mean(spent):.3f} s a proposal", flush=True)
     first, *others = arguments.arms
     for name in others:
-        print(f"{first} - {name:12}{_with_errors(curves[first] - curves[name], '+')}")
+        print(f"{first} - {name:12}{_with_errors(_at_checkpoints(curves[first] - curves[name]), '+')}")
+    if arguments.figure:
+        draw(arguments.figure, table, curves)
+
+
+def draw(path: Path, table: Table, curves: Mapping[str, NDArray[np.float64]]) -> None:
+    """Draw the mean hypervolume of every policy against trials, with its standard error."""
+    figure = Figure((6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, areas) in enumerate(curves.items()):
+        trials, mean = np.arange(1, areas.shape[1] + 1), areas.mean(0)
+        error = areas.std(0, ddof=1) / math.sqrt(len(areas))
+        (line,) = axes.plot(trials, mean, label=name, linewidth=2.4 if number == 0 else 1.2)
+        axes.fill_between(trials, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(
+        xlabel="trials",
+        ylabel="relative hypervolume",
+        title=f"{table.model}, {len(table.rows)} configurations x {SEEDS} real trainings, {len(areas)} searches",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, ncols=2, fontsize=8)
+    with rc_context({"svg.hashsalt": "bitsearch", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _at_checkpoints(areas: NDArray[np.float64]) -> NDArray[np.float64]:
+    return areas[:, np.array(CHECKPOINTS) - 1]
 
 
 def _with_errors(values: NDArray[np.float64], sign: str = "") -> str:
@@ -533,6 +562,7 @@ def main() -> None:
     verb.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[:-1])
     verb.add_argument("--first", type=int, default=0, help="the first search seed")
     verb.add_argument("--seeds", type=int, default=10)
+    verb.add_argument("--figure", type=Path, help="an SVG file for the curves")
     verb.set_defaults(run=replay)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
