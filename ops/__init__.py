@@ -17,6 +17,7 @@ from bitsearch.ops.library import (
     session,
 )
 from bitsearch.ops.monotone_spline.function import monotone_spline_function
+from bitsearch.ops.ternary_chain.function import ternary_chain_function
 from bitsearch.ops.ternary_matmul.function import ternary_matmul_function
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "preload_path",
     "register",
     "session",
+    "ternary_chain_function",
     "ternary_matmul_function",
 ]

@@ -8,6 +8,7 @@ from onnx import helper
 from bitsearch.ops.domain import DOMAIN, VERSION
 from bitsearch.ops.errors import OperatorError
 from bitsearch.ops.monotone_spline import function as monotone_spline
+from bitsearch.ops.ternary_chain import function as ternary_chain
 from bitsearch.ops.ternary_matmul import function as ternary_matmul
 
 
@@ -23,9 +24,16 @@ def add_functions(model: onnx.ModelProto) -> None:
     if versions.setdefault(DOMAIN, VERSION) != VERSION:
         raise OperatorError(f"opset of {DOMAIN}: found {versions[DOMAIN]}, expected {VERSION}")
     nodes = [node for node in _nodes(model.graph) if node.domain == DOMAIN]
-    functions = [ternary_matmul.ternary_matmul_function(versions.get("", 0))]
-    if monotone_spline.NAME in {node.op_type for node in nodes}:
-        functions.append(monotone_spline.monotone_spline_function(versions.get("", 0)))
+    opset, kinds = versions.get("", 0), {node.op_type for node in nodes}
+    functions = [ternary_matmul.ternary_matmul_function(opset)]
+    if monotone_spline.NAME in kinds:
+        functions.append(monotone_spline.monotone_spline_function(opset))
+    # Behind what they are made of: onnx's reference evaluator wants it so.
+    functions += [
+        ternary_chain.ternary_chain_function(length, opset)
+        for name, length in ternary_chain.NAMES.items()
+        if name in kinds
+    ]
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     known = {(function.domain, function.name) for function in model.functions}

@@ -1,6 +1,7 @@
-"""The numpy truth of both operators; each README numbers the equations."""
+"""The numpy truth of the operators; each README numbers the equations."""
 
 from bitsearch.ops.monotone_spline.reference import monotone_spline
+from bitsearch.ops.ternary_chain.reference import Link, ternary_chain
 from bitsearch.ops.ternary_matmul.reference import (
     GAMMA_FLOOR,
     K_MAX,
@@ -15,9 +16,11 @@ __all__ = [
     "GAMMA_FLOOR",
     "K_MAX",
     "Float",
+    "Link",
     "monotone_spline",
     "pack",
     "quantize",
+    "ternary_chain",
     "ternary_matmul",
     "unpack",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from ternary_chain_layers import Chain
 from ternary_layer import Layer
 
 from bitsearch import ops
@@ -35,6 +36,23 @@ def test_passes_what_is_right(tmp_path: Path, bias: bool, act_qmax: float) -> No
         f"{name} = function body" for name in USABLE
     ]
     assert all(check.values > 0 for check in checks)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "silu", "gelu"])
+def test_passes_a_right_chain(tmp_path: Path, activation: Any) -> None:
+    checks = checked(Chain.random(37, 24, 30, 19, activation=activation).model(), tmp_path)
+    assert all(check.passed for check in checks), checks
+    node = [check.compared for check in checks if check.subject == "chain"]
+    assert node == [*(f"{name} = numpy" for name in USABLE), "function body = numpy"]
+
+
+def test_fails_a_chain_with_another_activation(tmp_path: Path) -> None:
+    model = Chain.random(37, 24, 30, 19, activation="relu").model()
+    for node in model.functions[-1].node:
+        if node.output[0] == "is_below0":
+            node.op_type = "Greater"
+    failed = [check for check in checked(model, tmp_path) if not check.passed]
+    assert {check.compared.partition(" ")[0] for check in failed if check.subject == "chain"} == {"function"}
 
 
 def test_fails_a_wrong_function_body(tmp_path: Path) -> None:

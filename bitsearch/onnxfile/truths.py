@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.ops import DOMAIN, reference
 from bitsearch.ops.monotone_spline.reference import parameters
+from bitsearch.ops.ternary_chain.function import NAMES
 
 Array = NDArray[np.float32]
 Feed = Mapping[str, Array]
@@ -102,6 +103,42 @@ def _ternary_matmul(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, 
     return Truth(alone, [{"X": x[:batch]} for batch in (*BATCHES, len(x))], expect, tolerance)
 
 
+def _ternary_chain(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    roles = [f"{role}{index}" for index in range(NAMES[node.op_type]) for role in ("W", "scale", "bias")]
+    constants = dict(zip(roles, map(scope.constant, node.input[1:]), strict=True))
+    if any(array is None for array in constants.values()):
+        return "its weights are computed at run time"
+    links = [
+        reference.Link(
+            *(constants[role] for role in roles[3 * index : 3 * index + 3]), attributes[f"K{index}"]
+        )
+        for index in range(NAMES[node.op_type])
+    ]
+    settings: dict[str, Any] = {
+        "activation": attributes["activation"].decode(),
+        "alpha": attributes.get("alpha", 0.01),
+        "act_qmax": attributes.get("act_qmax", 127.0),
+    }
+
+    def expect(feed: Feed) -> list[Array]:
+        with np.errstate(all="ignore"):
+            return [reference.ternary_chain(feed["X"], links, **settings)]
+
+    def tolerance(feed: Feed) -> list[Array]:
+        """Allow a twentieth of the row's largest output: a step of one hidden activation grows in the layers behind."""
+        largest = np.abs(expect(feed)[0]).max(axis=-1, keepdims=True, initial=0)
+        return [np.broadcast_to(np.float32(0.05) * largest, expect(feed)[0].shape)]
+
+    k = links[0].K
+    rows = np.random.default_rng(seed).normal(size=(RANDOM_ROWS, k)).astype(np.float32)
+    x = np.concatenate([hostile_rows(k, seed), rows])
+    alone = _alone(
+        model, node, ["X"], {role: array for role, array in constants.items() if array is not None}
+    )
+    return Truth(alone, [{"X": x[:batch]} for batch in (*BATCHES, len(x))], expect, tolerance)
+
+
 def _monotone_spline(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
     del scope
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
@@ -165,4 +202,5 @@ def _alone(
 TRUTHS: Mapping[str, Callable[[onnx.ModelProto, Scope, onnx.NodeProto, int], Truth | str]] = {
     "TernaryMatMul": _ternary_matmul,
     "MonotoneSpline": _monotone_spline,
+    **dict.fromkeys(NAMES, _ternary_chain),
 }

@@ -3,6 +3,7 @@
 
 #include "monotone_spline/op.h"
 #include "onnxruntime/ort.h"
+#include "ternary_chain/op.h"
 #include "ternary_matmul/kernel.h"
 #include "ternary_matmul/op.h"
 
@@ -29,6 +30,8 @@ OrtCustomOpDomain* Domain() {
     Check(api->CreateCustomOpDomain("com.bithep", &made));
     Check(api->CustomOpDomain_Add(made, &bitsearch::TernaryMatMulOp()));
     Check(api->CustomOpDomain_Add(made, &bitsearch::MonotoneSplineOp()));
+    for (const OrtCustomOp* op : bitsearch::TernaryChainOps())
+      Check(api->CustomOpDomain_Add(made, op));
     return made;
   }();
   return domain;
