@@ -4,7 +4,7 @@
 
 Networks have random weights, which changes no time. The contestants of each graph: the float strategy in standard
 operators alone, onnxruntime's own dynamic quantisation of that file to 8 bits, the float strategy as exported (with
-fused splines, where the network has splines), the strategy that quantises most, and every layer that a search may
+splines and messages in operators of ours), the strategy that quantises most, and every layer that a search may
 quantise where that is more. The two float files are held to each other and the ternary one to its function body
 (`bitsearch verify` does that for any file) before the clock starts; then all take turns, so that ratios hold on a
 busy machine. Memory is how far a process rises from opening the file to its peak at the largest batch. With
@@ -24,13 +24,14 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 
 from bitsearch import ops
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Task
-from bitsearch.models.leaves import MonotoneSpline
+from bitsearch.models.leaves import MessagePassing, MonotoneSpline
 from bitsearch.network import catalogue, export
 from bitsearch.network.forms import FORMS
 from bitsearch.onnxfile import bench, runtime
@@ -53,9 +54,9 @@ TOLERANCE = 1e-3
 
 @contextmanager
 def standard_operators() -> Iterator[None]:
-    """Trace splines operator by operator, as any exporter would."""
+    """Trace splines and messages operator by operator, as any exporter would."""
     with patch.dict(FORMS):
-        del FORMS[MonotoneSpline]
+        del FORMS[MonotoneSpline], FORMS[MessagePassing]
         yield
 
 
@@ -84,9 +85,9 @@ def contenders(entry: catalogue.Entry, task: Task, graph: str, folder: Path) -> 
     with standard_operators():
         standard = write(entry, task, plain, graph, folder / "float32.onnx")
     found = [standard, bench.quantized_to_int8([standard], folder)]
-    if has_splines(fused):
+    if has_operators(fused):
         check_same(standard, fused)
-        found.append(Contender("float32, fused splines", fused.path))
+        found.append(Contender("float32, our operators", fused.path))
     found.append(write(entry, task, most.configuration, graph, folder / f"ternary, {most.name}.onnx"))
     every = space.configuration([group.name for group in space.groups], plain.options)
     if len(every.assignment.quantized) > len(most.configuration.assignment.quantized):
@@ -94,9 +95,10 @@ def contenders(entry: catalogue.Entry, task: Task, graph: str, folder: Path) -> 
     return found
 
 
-def has_splines(contender: Contender) -> bool:
-    """Tell whether a file holds the fused operator."""
-    return b"MonotoneSpline" in contender.path.read_bytes()
+def has_operators(contender: Contender) -> bool:
+    """Tell whether a file holds operators of ours."""
+    model = onnx.load(contender.path)
+    return any(node.domain == ops.DOMAIN for node in model.graph.node)
 
 
 def check_same(one: Contender, other: Contender) -> None:

@@ -7,9 +7,16 @@ from onnx import helper
 
 from bitsearch.ops.domain import DOMAIN, VERSION
 from bitsearch.ops.errors import OperatorError
+from bitsearch.ops.message_passing import function as message_passing
 from bitsearch.ops.monotone_spline import function as monotone_spline
 from bitsearch.ops.ternary_chain import function as ternary_chain
 from bitsearch.ops.ternary_matmul import function as ternary_matmul
+
+OTHERS = {
+    monotone_spline.NAME: monotone_spline.monotone_spline_function,
+    message_passing.NAME: message_passing.message_passing_function,
+}
+"""Bodies that only models get which use them."""
 
 
 def add_functions(model: onnx.ModelProto) -> None:
@@ -26,8 +33,7 @@ def add_functions(model: onnx.ModelProto) -> None:
     nodes = [node for node in _nodes(model.graph) if node.domain == DOMAIN]
     opset, kinds = versions.get("", 0), {node.op_type for node in nodes}
     functions = [ternary_matmul.ternary_matmul_function(opset)]
-    if monotone_spline.NAME in kinds:
-        functions.append(monotone_spline.monotone_spline_function(opset))
+    functions += [make(opset) for name, make in OTHERS.items() if name in kinds]
     # Behind what they are made of: onnx's reference evaluator wants it so.
     functions += [
         ternary_chain.ternary_chain_function(length, opset)

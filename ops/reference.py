@@ -1,5 +1,6 @@
 """The numpy truth of the operators; each README numbers the equations."""
 
+from bitsearch.ops.message_passing.reference import MessageLayer, message_passing
 from bitsearch.ops.monotone_spline.reference import monotone_spline
 from bitsearch.ops.ternary_chain.reference import Link, ternary_chain
 from bitsearch.ops.ternary_matmul.reference import (
@@ -17,6 +18,8 @@ __all__ = [
     "K_MAX",
     "Float",
     "Link",
+    "MessageLayer",
+    "message_passing",
     "monotone_spline",
     "pack",
     "quantize",

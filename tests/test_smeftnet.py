@@ -18,10 +18,11 @@ from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
+from bitsearch.models.leaves.messages import Perceptron, Style, unit
 from bitsearch.models.smeftnet import task
 from bitsearch.models.smeftnet.data import TARGET, columns
 from bitsearch.models.smeftnet.graphs import Angle
-from bitsearch.models.smeftnet.message_passing import Convolution, Perceptron, Style, length, rotate, unit
+from bitsearch.models.smeftnet.message_passing import Convolution, length, rotate
 from bitsearch.models.smeftnet.network import (
     EDGE_STYLES,
     LAUNCH_SCRIPT,
@@ -30,6 +31,7 @@ from bitsearch.models.smeftnet.network import (
     SMEFTNet,
 )
 from bitsearch.network import catalogue, checkpoint, export, parity, quant
+from bitsearch.onnxfile.inspect import LOW_BIT, layer_contents
 
 ENTRY = catalogue.find("smeftnet")
 STRATEGIES = ("regular", "bit", "bit70", "bit30")
@@ -435,7 +437,11 @@ def test_export_equals_the_network(preset: str, name: str) -> None:
     metadata = export.Metadata("0", "smeftnet", "wz", 0.0, {})
     model = export.lower(template, network.state_dict(), configuration.assignment, metadata)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("TernaryMatMul") == len(configuration.assignment.quantized)
+    contents = {layer.name: layer.precision for layer in layer_contents(model)}
+    assert set(contents) == set(layers)
+    assert {layer for layer, kind in contents.items() if kind in LOW_BIT} == {
+        *configuration.assignment.quantized
+    }
     # The one of the jet's momentum stands alone; those behind linear layers are folded.
     assert kinds.count("BatchNormalization") <= 1
     found = parity.compare(model, graph, made.inputs(64, 3))

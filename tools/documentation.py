@@ -17,6 +17,7 @@ COPIES = {
     "ternary_matmul.md": "ops/ternary_matmul/README.md",
     "ternary_chain.md": "ops/ternary_chain/README.md",
     "monotone_spline.md": "ops/monotone_spline/README.md",
+    "message_passing.md": "ops/message_passing/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }

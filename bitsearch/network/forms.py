@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from bitsearch import ops
-from bitsearch.models.leaves import Fold, MonotoneSpline, SelectLast
+from bitsearch.models.leaves import Fold, MessagePassing, MonotoneSpline, Perceptron, SelectLast
 from bitsearch.network import torch_compat
 from bitsearch.network.convert import reason
 
 LINEAR = "Linear"
+MESSAGES = "MessagePassing"
 
 
 class LinearNode(nn.Module):
@@ -64,6 +65,44 @@ class SplineNode(nn.Module):
         return moved, log_slope
 
 
+class MessagesNode(nn.Module):
+    """One `com.bithep::MessagePassing` node, which lowering gives the layers of its perceptron."""
+
+    def __init__(self, name: str, messages: MessagePassing) -> None:
+        super().__init__()
+        self.name, self.squared_radius, self.weighted = name, messages.radius**2, int(messages.weighted)
+        self.dense = messages.forward
+
+    def forward(self, pt: Tensor, features: Tensor, position: Tensor, mlp: Perceptron) -> Tensor:
+        """Map as the leaf does; perceptrons of other than two layers stay in standard operators."""
+        if len(mlp.linears) != 2:
+            return self.dense(pt, features, position, mlp)
+        inputs = [
+            pt,
+            features,
+            position,
+            *(x for linear in mlp.linears for x in (linear.weight, linear.bias)),
+        ]
+        settings: dict[str, Any] = {
+            "name": self.name,
+            "layers": [linear.name for linear in mlp.linears],
+            "squared_radius": self.squared_radius,
+            "weighted": self.weighted,
+            "slope": float(getattr(mlp.activation, "negative_slope", 0.0)),
+        }
+        for norm in mlp.norms:
+            inputs += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+            settings["epsilon"] = norm.eps
+        return torch.onnx.ops.symbolic(
+            f"{ops.DOMAIN}::{MESSAGES}",
+            inputs,
+            settings,
+            dtype=pt.dtype,
+            shape=(*pt.shape, len(mlp.linears[1].weight)),
+            version=ops.VERSION,
+        )
+
+
 class SelectRows(nn.Module):
     """Gather whole rows, which onnxruntime does fifteen times faster than single numbers of each row."""
 
@@ -94,6 +133,7 @@ class ScanNode(nn.Module):
 
 FORMS: dict[type[nn.Module], Callable[[str, Any], nn.Module]] = {
     nn.Linear: LinearNode,
+    MessagePassing: MessagesNode,
     MonotoneSpline: SplineNode,
     SelectLast: SelectRows,
     Fold: ScanNode,

@@ -11,10 +11,11 @@ from torch import nn
 from bitsearch.core.measurement import Parity
 from bitsearch.core.task import Graph
 from bitsearch.network.export import USE
-from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.linear import FOLDED, LAYERS
 from bitsearch.onnxfile.runtime import open_session
 
 AGREEMENT = 1e-3
+BLOCK_INPUTS = 3  # of a node that holds several layers, before their weights
 
 
 def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Parity:
@@ -23,10 +24,12 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
     Every layer of torch is fed what its layer in ONNX Runtime was fed: one flipped rounding would otherwise hide
     all layers behind it.
     """
-    layers = [node for node in model.graph.node if FOLDED in {prop.key for prop in node.metadata_props}]
+    layers = [node for node in model.graph.node if _property(node, FOLDED) is not None]
+    blocks = [node for node in model.graph.node if _property(node, LAYERS)]
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     names = [name for node in layers for name in (_input(model, node), node.output[0])]
+    names += [name for node in blocks for name in (*node.input[:BLOCK_INPUTS], node.output[0])]
     known = {output.name for output in model.graph.output}
     exposed.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
@@ -42,6 +45,7 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
     errors = [
         _layer_error(network, node, values[_input(model, node)], values[node.output[0]]) for node in layers
     ]
+    errors += [_block_error(network, node, values) for node in blocks]
     with torch.no_grad():
         found = graph.module.eval()(*(torch.from_numpy(inputs[name]) for name in graph.inputs))
     expected = [item.numpy() for item in (found if isinstance(found, tuple | list) else (found,))]
@@ -49,7 +53,7 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
     means = [_mean_difference(*pair) for pair in pairs]
     return Parity(
         layer_max_error=max(errors, default=0.0),
-        layers=len(layers),
+        layers=len(layers) + sum(len((_property(node, LAYERS) or "").split()) for node in blocks),
         output_agreement=min(_agreement(*pair) for pair in pairs),
         output_mean_difference=max((item for item in means if item is not None), default=None),
         events=len(pairs[0][0]),
@@ -66,12 +70,28 @@ def _layer_error(
     network: nn.Module, node: onnx.NodeProto, x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> float:
     layer = network.get_submodule(node.name.partition(USE)[0])
-    folded = next(prop.value for prop in node.metadata_props if prop.key == FOLDED)
+    folded = _property(node, FOLDED)
     with torch.no_grad():
         expected = layer(torch.from_numpy(x))
         if folded:
             expected = network.get_submodule(folded)(expected)
     return _relative(y, expected.numpy())
+
+
+def _block_error(
+    network: nn.Module, node: onnx.NodeProto, values: Mapping[str, NDArray[np.float32]]
+) -> float:
+    """Compare a node that holds several layers with its leaf, which takes the module of the layers last."""
+    first = (_property(node, LAYERS) or "").split()[0]
+    mlp = network.get_submodule(first.rpartition(".linears.")[0])
+    with torch.no_grad():
+        given = (torch.from_numpy(values[name]) for name in node.input[:BLOCK_INPUTS])
+        expected = network.get_submodule(node.name)(*given, mlp)
+    return _relative(values[node.output[0]], expected.numpy())
+
+
+def _property(node: onnx.NodeProto, key: str) -> str | None:
+    return next((item.value for item in node.metadata_props if item.key == key), None)
 
 
 def _input(model: onnx.ModelProto, node: onnx.NodeProto) -> str:

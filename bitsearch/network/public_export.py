@@ -19,7 +19,7 @@ from bitsearch.core.task import Graph
 from bitsearch.network import export, parity, quant
 from bitsearch.network.convert import declined
 from bitsearch.onnxfile import graph as onnx_graph
-from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.linear import FOLDED, LAYERS
 
 PARITY_EVENTS = 64
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -188,6 +188,11 @@ def _require_called(model: Any, assignment: Assignment, network: nn.Module) -> N
         for node in scope.graph.node
         if any(item.key == FOLDED for item in node.metadata_props)
     }
+    for scope in onnx_graph.scopes(model):
+        for node in scope.graph.node:
+            called.update(
+                name for item in node.metadata_props if item.key == LAYERS for name in item.value.split()
+            )
     idle = tuple(f"{name}." for name in getattr(network, "never_run", ()))
     lost = [name for name in assignment.quantized if name not in called and not f"{name}.".startswith(idle)]
     if lost:

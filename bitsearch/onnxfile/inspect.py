@@ -19,6 +19,8 @@ from bitsearch.onnxfile.linear import MICROSOFT, is_linear, layer_name
 from bitsearch.ops import DOMAIN
 from bitsearch.ops.reference import unpack
 
+MESSAGES = "MessagePassing"
+
 # Which inputs of an operator hold its weights, and which the steps that they are quantised with.
 WEIGHTS: Mapping[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {
     ("", "MatMul"): ((1,), ()),
@@ -41,6 +43,7 @@ WEIGHTS: Mapping[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {
     (MICROSOFT, "MatMulIntegerToFloat"): ((1,), (2, 3)),
     (MICROSOFT, "MatMulNBits"): ((1,), (2,)),
     (DOMAIN, "TernaryMatMul"): ((1,), (2,)),
+    (DOMAIN, MESSAGES): ((3, 6), (4, 7)),
 }
 LOW_BIT = ("ternary", "binary", "int2", "uint2")
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -173,20 +176,25 @@ def _weight(scope: Scope, node: onnx.NodeProto, index: int, steps: tuple[int, ..
         if producer is None or not producer.input or producer.op_type not in UNPACKING:
             break
         owner, given = owner.origin(producer.input[0]) or (owner, producer.input[0])
-        if producer.op_type == "DequantizeLinear":
+        if producer.op_type == "DequantizeLinear" or node.op_type == MESSAGES:
             codes = owner.constant(given)
             stored = weight if codes is None else codes
             place = _place(owner, given)
-            own.add(_place(owner, producer.input[1]))
+            own.update(_place(owner, step) for step in producer.input[1:2])
     content = _layer(scope, node, name, weight, stored)
-    position = BIAS.get(node.op_type)
-    bias = node.input[position] if position is not None and len(node.input) > position else ""
+    bias = _bias(node, name)
     is_constant = bool(bias) and scope.constant(bias) is not None
     return _Weight(content, place, frozenset(own), _place(scope, bias) if is_constant else None)
 
 
 BIAS = {"TernaryMatMul": 3, "MatMulNBits": 5, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}
 UNPACKING = ("DequantizeLinear", "Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
+
+
+def _bias(node: onnx.NodeProto, weight: str) -> str:
+    """Name the bias that goes with a node's weights; empty where there is none."""
+    position = list(node.input).index(weight) + 2 if node.op_type == MESSAGES else BIAS.get(node.op_type)
+    return node.input[position] if position is not None and len(node.input) > position else ""
 
 
 def _place(scope: Scope, name: str) -> tuple[str, str]:
@@ -222,6 +230,8 @@ def _layer(
     scope: Scope, node: onnx.NodeProto, name: str, weight: NDArray[Any], stored: NDArray[Any]
 ) -> LayerContent:
     label = layer_name(scope, node) if is_linear(scope, node) else node.name or name.removesuffix(".packed")
+    if node.op_type == MESSAGES:
+        label = name.removesuffix(".float.weight")
     zeros, precision = None, str(stored.dtype)
     shape = tuple(int(length) for length in weight.shape)
     if node.op_type == "TernaryMatMul":
@@ -233,10 +243,9 @@ def _layer(
         precision = f"int{_attribute(node, 'bits', 4)}"
     elif weight.size and weight.dtype.kind == "f":
         zeros = float((weight == 0).mean())
-    position = BIAS.get(node.op_type)
-    bias = None
-    if position is not None and len(node.input) > position:
-        bias = scope.constant(node.input[position])
+        if node.op_type == MESSAGES and stored.dtype == np.int8:
+            precision = ternary_precision(stored)
+    bias = scope.constant(found) if (found := _bias(node, name)) else None
     biases = 0 if bias is None else bias.size
     bits = 8 * stored.itemsize
     if digits := "".join(filter(str.isdigit, str(stored.dtype))):

@@ -14,6 +14,7 @@ from bitsearch.onnxfile.graph import STANDARD, Scope, attributes
 from bitsearch.ops.ternary_matmul.reference import K_MAX
 
 FOLDED = "bitsearch.folded"  # property of nodes that our exporter named after a layer
+LAYERS = "bitsearch.layers"  # property of nodes that hold several layers: their names
 MICROSOFT = "com.microsoft"
 
 Array = NDArray[np.float32]

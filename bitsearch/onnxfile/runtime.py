@@ -60,11 +60,16 @@ def kernel_of(model: onnx.ModelProto | Path) -> str:
     """Name the kernel that runs a file's ternary layers; empty where it has none."""
     content = onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
     ternary = any(
-        (node.domain, node.op_type) == (ops.DOMAIN, "TernaryMatMul")
+        node.domain == ops.DOMAIN and (node.op_type == "TernaryMatMul" or _has_low_bit_layer(node))
         for scope in graph.scopes(content)
         for node in scope.graph.node
     )
     return chosen_kernel() if ternary else ""
+
+
+def _has_low_bit_layer(node: onnx.NodeProto) -> bool:
+    """Tell nodes of several layers of which one has a largest 8-bit activation."""
+    return any(item.name.startswith("act_qmax") and item.f > 0 for item in node.attribute)
 
 
 class Load:

@@ -23,6 +23,8 @@ Feed = Mapping[str, Array]
 BATCHES = (0, 1, 7)
 RANDOM_ROWS = 32
 SPLINES = 5
+PARTICLES = 12
+MESSAGE_LAYERS = ("W1", "scale1", "bias1", "W2", "scale2", "bias2")
 ULPS = 4
 EPSILON = float(np.finfo(np.float32).eps)
 
@@ -181,6 +183,49 @@ def _monotone_spline(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto,
     return Truth(alone, blocks, expect, tolerance)
 
 
+def _message_passing(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
+    found = {name: scope.constant(given) for name, given in zip(MESSAGE_LAYERS, node.input[3:], strict=True)}
+    constants = {name: array.astype(np.float32) for name, array in found.items() if array is not None}
+    if len(constants) < len(found):
+        return "its weights are computed at run time"
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    arrays = list(constants.values())
+    layers = [
+        reference.MessageLayer(*arrays[3 * index : 3 * index + 3], attributes[f"act_qmax{index + 1}"])
+        for index in (0, 1)
+    ]
+    squared_radius, weighted = attributes["squared_radius"], bool(attributes["weighted"])
+
+    def expect(feed: Feed) -> list[Array]:
+        settings = {"squared_radius": squared_radius, "weighted": weighted, "slope": attributes["slope"]}
+        return [
+            reference.message_passing(feed["pt"], feed["features"], feed["position"], *layers, **settings)
+        ]
+
+    def tolerance(feed: Feed) -> list[Array]:
+        """Allow for sums of another order; for anything where values are extreme or 8 bits may round otherwise."""
+        ordinary = np.abs(feed["features"]).max((1, 2), initial=0) < 100
+        exact = not any(layer.act_qmax for layer in layers)
+        size = 1e-4 if exact else 0.1
+        allowed = np.where(ordinary, np.float32(size), np.float32(np.inf))[:, None, None]
+        return [allowed * (1 + np.abs(expect(feed)[0]))]
+
+    rng = np.random.default_rng(seed)
+    size = (layers[0].weight.shape[1] - 2) // 3
+    hostile = hostile_rows(PARTICLES * size, seed)
+    features = np.concatenate([hostile, rng.normal(size=(RANDOM_ROWS, PARTICLES * size)).astype(np.float32)])
+    pt = rng.exponential(size=(len(features), PARTICLES)).astype(np.float32)
+    pt[:, ::5] = 0
+    position = rng.normal(scale=squared_radius**0.5, size=(*pt.shape, 2)).astype(np.float32)
+    position[0, 1] = 0
+    feed = {"pt": pt, "features": features.reshape(*pt.shape, size), "position": position}
+    alone = _alone(model, node, list(feed), constants)
+    for value, array in zip(alone.graph.input, feed.values(), strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [None] * array.ndim))
+    feeds = [{name: array[:batch] for name, array in feed.items()} for batch in (*BATCHES, len(features))]
+    return Truth(alone, feeds, expect, tolerance)
+
+
 def _alone(
     model: onnx.ModelProto, node: onnx.NodeProto, fed: Sequence[str], constants: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
@@ -203,4 +248,5 @@ TRUTHS: Mapping[str, Callable[[onnx.ModelProto, Scope, onnx.NodeProto, int], Tru
     "TernaryMatMul": _ternary_matmul,
     "MonotoneSpline": _monotone_spline,
     **dict.fromkeys(NAMES, _ternary_chain),
+    "MessagePassing": _message_passing,
 }

@@ -1,6 +1,7 @@
 // What the shared library exports.
 #include <new>
 
+#include "message_passing/op.h"
 #include "monotone_spline/op.h"
 #include "onnxruntime/ort.h"
 #include "ternary_chain/op.h"
@@ -32,6 +33,7 @@ OrtCustomOpDomain* Domain() {
     Check(api->CustomOpDomain_Add(made, &bitsearch::MonotoneSplineOp()));
     for (const OrtCustomOp* op : bitsearch::TernaryChainOps())
       Check(api->CustomOpDomain_Add(made, op));
+    Check(api->CustomOpDomain_Add(made, &bitsearch::MessagePassingOp()));
     return made;
   }();
   return domain;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "fuzz.h"
+#include "message_passing/op.h"
 #include "monotone_spline/op.h"
 #include "monotone_spline/spline.h"
 #include "onnxruntime/ort.h"
@@ -429,6 +430,38 @@ Case SplineCase(Random& random) {
   return given;
 }
 
+Case MessageCase(Random& random) {
+  Case given{&bitsearch::MessagePassingOp(), {}, {}, 1};
+  auto& attributes = given.info.attributes;
+  attributes["squared_radius"] = 1.0f;
+  attributes["weighted"] = Pick(random, 0, 1);
+  attributes["slope"] = 0.01f;
+  for (const char* name : {"act_qmax1", "act_qmax2"})
+    attributes[name] = Pick(random, 0, 1) ? 127.0f : 0.0f;
+  for (const char* name :
+       {"squared_radius", "weighted", "slope", "act_qmax1", "act_qmax2"})
+    Spoil(random, name, &given);
+  const int64_t jets = Pick(random, 0, 4), particles = Pick(random, 0, 40);
+  const int64_t features = Pick(random, 0, 6);
+  int64_t inputs = 3 * features + 2;
+  given.Add(Floats(random, {jets, particles}), false, random, "pt");
+  given.Add(
+      Floats(random, {jets, Near(random, particles, &given.valid), features}),
+      false, random, "features");
+  given.Add(Floats(random, {jets, particles, Near(random, 2, &given.valid)}),
+            false, random, "position");
+  for (const char* name : {"W1", "W2"}) {
+    const int64_t outputs = Pick(random, 1, 12);
+    given.Add(Floats(random, {outputs, Near(random, inputs, &given.valid)}),
+              Pick(random, 0, 1), random, name);
+    for (const char* role : {"scale", "bias"})
+      given.Add(Floats(random, {Near(random, outputs, &given.valid)}),
+                Pick(random, 0, 1), random, role);
+    inputs = outputs;
+  }
+  return given;
+}
+
 // The message of a refusal, or nothing.
 std::string Try(const Case& given) {
   void* kernel = nullptr;
@@ -459,7 +492,8 @@ int Fuzz(uint64_t seed, double seconds) {
   int cases = 0;
   for (; std::chrono::steady_clock::now() < end; ++cases) {
     Random random(seed + cases);
-    constexpr Case (*kCases[])(Random&) = {TernaryCase, SplineCase, ChainCase};
+    constexpr Case (*kCases[])(Random&) = {TernaryCase, SplineCase, ChainCase,
+                                           MessageCase};
     const Case given = kCases[cases % std::size(kCases)](random);
     const std::string refusal = Try(given);
     const bool worded = refusal.find(": found ") != std::string::npos;
