@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import io
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 import onnx
 import pytest
 from hypothesis import settings
+from sqlalchemy import Engine, event
 from torch import nn
 
 from bitsearch.cli import main
@@ -52,6 +54,19 @@ def _no_settings_of_the_caller() -> Iterator[None]:
         for name in (*TERMINAL, *(name for name in os.environ if name.startswith("BITSEARCH_"))):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Let SQLite not wait for the disk: what a process has written outlives it all the same."""
+
+    def set_up(connection: sqlite3.Connection, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", set_up)
+    yield
+    event.remove(Engine, "connect", set_up)
 
 
 @pytest.fixture(scope="session")

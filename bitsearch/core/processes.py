@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
+from bitsearch.core.errors import ConfigurationError
+
 SECONDS_BETWEEN_LOOKS = 0.5
 ATTEMPTS = 3
 T = TypeVar("T")
@@ -28,11 +30,20 @@ def processes(count: int, begin: Callable[..., None], *arguments: Any) -> Iterat
 
     A process that dies is replaced and its task tried again; the task's future raises WorkerDiedError when that has
     happened to it ATTEMPTS times.
+
+    Raises:
+        ConfigurationError: the system has no place for what processes wait on.
     """
     context = get_context("spawn")
-    stop = context.Event()
-    given = os.getpid(), stop, begin, arguments
-    with _Replacing(lambda: ProcessPoolExecutor(count, context, _begin, given)) as executor:
+    try:
+        stop = context.Event()
+        given = os.getpid(), stop, begin, arguments
+        pool = _Replacing(lambda: ProcessPoolExecutor(count, context, _begin, given))
+    except OSError as error:
+        raise ConfigurationError(
+            f"processes side by side need semaphores in /dev/shm ({error.strerror or error}); mount it or make room"
+        ) from error
+    with pool as executor:
         try:
             yield executor
         finally:

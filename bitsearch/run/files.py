@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from bitsearch.onnxfile.candidates import Candidates, mean_bits
 from bitsearch.onnxfile.judge import Judge
 from bitsearch.run.search import MOST_RUNGS, Study, check_sampler, describe, search
 from bitsearch.run.stages import add_time, require_same, stage
+from bitsearch.run.storage import answering
 from bitsearch.run.terminal import Terminal
 
 CHUNK = 2**20
@@ -151,7 +153,10 @@ class _Search:
     def execute(self, began: float) -> Path:
         self._begin()
         add_time(self.folder, "data", time.monotonic() - began)
-        study = self._study()
+        with answering(self._storage), closing(self._study()) as study:
+            return self._go_through(study)
+
+    def _go_through(self, study: Study) -> Path:
         results = {item.digest: item for item in self.folder.results()}
         study.recover(results)
         strategies = {item.configuration.digest: item for item in self.space.strategies}
@@ -271,12 +276,16 @@ class _Search:
             )
         )
 
+    @property
+    def _storage(self) -> str:
+        return self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
+
     def _study(self) -> Study:
         identity = digest(dict(self.folder.manifest().identity))
         return Study.open(
             self.space,
             self.objective,
-            self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}",
+            self._storage,
             f"{self.request.file.stem}-{identity}",
             self.request.seed,
             self.request.sampler,

@@ -22,7 +22,7 @@ from bitsearch import report
 from bitsearch.core import signals
 from bitsearch.core.assignment import digest
 from bitsearch.core.budget import Budget, Limits
-from bitsearch.core.errors import ConfigurationError
+from bitsearch.core.errors import ConfigurationError, RecordError
 from bitsearch.core.front import Front
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse
 from bitsearch.core.measurement import Measurement, Metric
@@ -54,6 +54,7 @@ from bitsearch.run.rehearsal import rehearse
 from bitsearch.run.search import Study, check_sampler, describe, search
 from bitsearch.run.sharing import Sharing
 from bitsearch.run.stages import add_time, require_same
+from bitsearch.run.storage import answering
 from bitsearch.run.terminal import Terminal, duration
 
 SECONDS_BETWEEN_PULSES = 2.0
@@ -159,7 +160,7 @@ class _Run:
     def execute(self) -> Path:
         self._check_limits()
         self._begin()
-        with closing(self._study()) as study:
+        with answering(self._storage), closing(self._open_study()) as study:
             study.limit(self._budgets(), self.request.limits.max_loss)
             self._plan()
             with self._pulse():
@@ -306,7 +307,7 @@ class _Run:
             while not ended.wait(SECONDS_BETWEEN_PULSES):
                 left = self.forecast.seconds
                 self.terminal.whole(left, time.monotonic() - self.began)
-                with suppress(OSError):  # the run itself meets the same soon, and says it
+                with suppress(OSError, RecordError):  # the run itself meets the same soon, and says it
                     self.folder.write_pulse(Pulse(self.forecast.stage, self.forecast.share, left))
 
         thread = Thread(target=beat, daemon=True)
@@ -338,16 +339,17 @@ class _Run:
         ):
             future.result()
 
-    def _study(self) -> Study:
-        """Open the study before anything is trained, so that a wrong storage costs nothing."""
-        return self._open_study(self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}")
+    @property
+    def _storage(self) -> str:
+        return self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
 
-    def _open_study(self, storage: str | None, suffix: str = "") -> Study:
+    def _open_study(self, suffix: str = "") -> Study:
+        """Open a study before anything is trained, so that a wrong storage costs nothing."""
         name = "-".join((self.entry.name, self.spec.dataset, self.spec.preset, digest(self.spec.identity)))
         return Study.open(
             self.space,
             self.objective,
-            storage,
+            self._storage,
             name + suffix,
             self.request.seed,
             self.request.sampler,
@@ -488,7 +490,7 @@ class _Run:
             self.forecast.advance(share)
             self.terminal.step(f"{len(done)}/{whole} finally trained", share, self.forecast.seconds)
 
-        with closing(self._open_study(self.request.storage, "-finals")) as study:
+        with closing(self._open_study("-finals")) as study:
             study.recover(done)
             search(
                 study,

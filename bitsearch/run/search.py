@@ -439,6 +439,10 @@ def search(
             merge(study.standing())
         except BaseException:
             with suppress(Exception):
+                for future in pending:
+                    if future.done() and not future.cancelled() and future.exception() is None:
+                        keep(future.result())
+            with suppress(Exception):
                 study.let_go(results)
             raise
 
