@@ -388,7 +388,7 @@ class Replay:
 
     def __init__(self, table: Table, landscapes: Landscapes, seed: int) -> None:
         self.table, self.problem, self.landscapes, self.seed = table, table.problem, landscapes, seed
-        self._losses: dict[tuple[int | str, ...], float] = {}
+        self._losses: dict[tuple[object, ...], float] = {}
         self.weights = landscapes.draw(np.random.default_rng((seed, 0)))
         self.noise = landscapes.noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
         self.handmade = [self.loss(item) for item in table.strategies.values()]

@@ -36,11 +36,10 @@ class Chain:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Inputs behind X by their names."""
-        return {
-            f"{role}{index}": array
-            for index, link in enumerate(self.links)
-            for role, array in zip(("W", "scale", "bias"), link, strict=False)
-        }
+        named: dict[str, np.ndarray] = {}
+        for index, link in enumerate(self.links):
+            named |= {f"W{index}": link.W, f"scale{index}": link.scale, f"bias{index}": link.bias}
+        return named
 
     @property
     def attributes(self) -> dict[str, Any]:

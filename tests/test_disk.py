@@ -30,7 +30,7 @@ from bitsearch.run import files, storage
 from bitsearch.run.search import search
 
 Capture = pytest.CaptureFixture[str]
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 WHOLE = 3 + 3 + 3
 
 

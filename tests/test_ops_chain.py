@@ -138,8 +138,9 @@ def test_function_body_agrees_with_numpy(runtime: str, activation: Any, opset: i
     model = chain.model(opset=opset)
     onnx.checker.check_model(model, full_check=True)
     x = random_rows(50, 19)
+    found: Any
     if runtime == "onnx":
-        found = ReferenceEvaluator(model).run(None, {"X": x})[0]
+        (found,) = ReferenceEvaluator(model).run(None, {"X": x})
     else:
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         found = session.run(None, {"X": x})[0]

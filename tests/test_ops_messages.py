@@ -30,7 +30,9 @@ def layers(features: int, hidden: int, outputs: int, low_bit: tuple[float, float
         weight = rng.integers(-1, 2, size) if act_qmax else rng.normal(size=size)
         scale = rng.uniform(0.1, 1, outputs) if act_qmax else np.ones(outputs)
         bias = rng.normal(size=outputs)
-        return MessageLayer(*(x.astype(np.float32) for x in (weight, scale, bias)), act_qmax)
+        return MessageLayer(
+            weight.astype(np.float32), scale.astype(np.float32), bias.astype(np.float32), act_qmax
+        )
 
     return layer(3 * features + 2, hidden, low_bit[0]), layer(hidden, outputs, low_bit[1])
 
@@ -74,7 +76,8 @@ def model(both: Layers, portable: bool = True, opset: int = 20, **change: Any) -
 
 def run(session: ort.InferenceSession | ReferenceEvaluator, given: tuple[Float, Float, Float]) -> Float:
     feed = dict(zip(("pt", "features", "position"), given, strict=True))
-    return cast(Float, session.run(None, feed)[0])
+    (found,) = session.run(None, feed)
+    return cast(Float, found)
 
 
 @pytest.fixture(params=USABLE)
@@ -141,7 +144,7 @@ def test_function_body_matches_numpy(low_bit: tuple[float, float], opset: int, c
         assert np.count_nonzero(np.abs(found - expected) > 1e-5) <= 0.02 * found.size
 
 
-BAD_ATTRIBUTES = {
+BAD_ATTRIBUTES: dict[str, tuple[str, Any, str]] = {
     "radius missing": ("squared_radius", None, "squared_radius: found no such attribute, expected a number"),
     "radius NaN": ("squared_radius", float("nan"), "squared_radius: found -?nan"),
     "weighted two": ("weighted", 2, "weighted: found 2, expected 0 or 1"),

@@ -280,7 +280,10 @@ def _lower_messages(
     attributes = node.attributes
     values = [state[value.name or ""].detach().cpu() for value in node.inputs[3:] if value is not None]
     (weight_1, bias_1, weight_2, bias_2), norm = values[:4], values[4:]
-    folded = Normalization(*norm, attributes["epsilon"].as_float()) if norm else None
+    folded = None
+    if norm:
+        gain, shift, mean, variance = norm
+        folded = Normalization(gain, shift, mean, variance, attributes["epsilon"].as_float())
     settings = {name: attributes[name] for name in ("squared_radius", "weighted", "slope")}
     inputs = list(node.inputs[:3])
     names = attributes["layers"].as_strings()

@@ -77,12 +77,9 @@ class MessagesNode(nn.Module):
         """Map as the leaf does; perceptrons of other than two layers stay in standard operators."""
         if len(mlp.linears) != 2:
             return self.dense(pt, features, position, mlp)
-        inputs = [
-            pt,
-            features,
-            position,
-            *(x for linear in mlp.linears for x in (linear.weight, linear.bias)),
-        ]
+        inputs = [pt, features, position]
+        for linear in mlp.linears:
+            inputs += [linear.get_parameter("weight"), linear.get_parameter("bias")]
         settings: dict[str, Any] = {
             "name": self.name,
             "layers": [linear.name for linear in mlp.linears],
@@ -91,14 +88,15 @@ class MessagesNode(nn.Module):
             "slope": float(getattr(mlp.activation, "negative_slope", 0.0)),
         }
         for norm in mlp.norms:
-            inputs += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+            inputs += [norm.get_parameter("weight"), norm.get_parameter("bias")]
+            inputs += [norm.get_buffer("running_mean"), norm.get_buffer("running_var")]
             settings["epsilon"] = norm.eps
         return torch.onnx.ops.symbolic(
             f"{ops.DOMAIN}::{MESSAGES}",
             inputs,
             settings,
             dtype=pt.dtype,
-            shape=(*pt.shape, len(mlp.linears[1].weight)),
+            shape=(*pt.shape, inputs[5].shape[0]),
             version=ops.VERSION,
         )
 

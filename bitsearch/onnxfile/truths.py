@@ -108,12 +108,16 @@ def _ternary_matmul(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, 
 def _ternary_chain(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     roles = [f"{role}{index}" for index in range(NAMES[node.op_type]) for role in ("W", "scale", "bias")]
-    constants = dict(zip(roles, map(scope.constant, node.input[1:]), strict=True))
-    if any(array is None for array in constants.values()):
+    arrays = [scope.constant(name) for name in node.input[1:]]
+    if any(array is None for array in arrays):
         return "its weights are computed at run time"
+    constants: dict[str, Any] = dict(zip(roles, arrays, strict=True))
     links = [
         reference.Link(
-            *(constants[role] for role in roles[3 * index : 3 * index + 3]), attributes[f"K{index}"]
+            constants[f"W{index}"],
+            constants[f"scale{index}"],
+            constants[f"bias{index}"],
+            attributes[f"K{index}"],
         )
         for index in range(NAMES[node.op_type])
     ]
@@ -189,10 +193,14 @@ def _message_passing(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto,
     if len(constants) < len(found):
         return "its weights are computed at run time"
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    arrays = list(constants.values())
     layers = [
-        reference.MessageLayer(*arrays[3 * index : 3 * index + 3], attributes[f"act_qmax{index + 1}"])
-        for index in (0, 1)
+        reference.MessageLayer(
+            constants[f"W{index}"],
+            constants[f"scale{index}"],
+            constants[f"bias{index}"],
+            attributes[f"act_qmax{index}"],
+        )
+        for index in (1, 2)
     ]
     squared_radius, weighted = attributes["squared_radius"], bool(attributes["weighted"])
 
