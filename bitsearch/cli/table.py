@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bitsearch.cli import (
     bench,
     catalogue,
+    compare,
     data,
     diff,
     inspect,
@@ -52,6 +53,14 @@ VERBS = (
         runs.REPORT,
         runs.folder_options,
         runs.report,
+    ),
+    Verb(
+        "compare",
+        "several runs on one page: seeds, recipes, samplers, machines",
+        "files",
+        compare.COMPARE,
+        compare.compare_options,
+        compare.compare,
     ),
     Verb("status", "how a run stands", "", runs.STATUS, runs.folder_options, runs.status),
     Verb(

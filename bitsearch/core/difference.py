@@ -4,8 +4,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from bitsearch.core import pareto
-from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.measurement import Measurement, Metric, Quantity
 
 POWER = 0.8
 """A loss counts as visible where this share of repeated experiments would show it."""
@@ -60,16 +59,21 @@ class Difference:
 
 
 def difference(one: Measurement, other: Measurement, objective: Metric) -> Difference:
-    """Compare two configurations: over trainings with common seeds where both have two or more."""
+    """Compare two configurations of a run: over trainings with common seeds where both have two or more."""
     first, second = (item.metrics[objective.name] for item in (one, other))
-    sign = -1.0 if objective.direction == "minimize" else 1.0
-    pairs = [sign * (mine - theirs) for mine, theirs in zip(first.values, second.values, strict=False)]
-    if len(pairs) >= 2 and one.digest != other.digest:
+    return between(first, second, objective, paired=one.digest != other.digest)
+
+
+def between(one: Quantity, other: Quantity, metric: Metric, paired: bool) -> Difference:
+    """Compare two values of a metric; `paired` says that their trainings had common seeds, in the same order."""
+    sign = -1.0 if metric.direction == "minimize" else 1.0
+    pairs = [sign * (mine - theirs) for mine, theirs in zip(one.values, other.values, strict=False)]
+    if paired and len(pairs) >= 2:
         return Difference(statistics.mean(pairs), statistics.stdev(pairs) / math.sqrt(len(pairs)), len(pairs))
-    gain = pareto.loss(other, objective) - pareto.loss(one, objective)
-    if first.std is None or second.std is None:
+    gain = sign * (one.value - other.value)
+    if one.std is None or other.std is None:
         return Difference(gain, None)
-    return Difference(gain, math.hypot(first.std, second.std))
+    return Difference(gain, math.hypot(one.std, other.std))
 
 
 def _normal_equivalent(ratio: float, dof: int) -> float:

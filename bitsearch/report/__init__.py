@@ -1,32 +1,26 @@
 """The report of a run: one HTML page, figures and tables, made from the files of a run folder alone."""
 
-import base64
-import hashlib
 import json
-import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from importlib.resources import files
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup, escape
 from matplotlib import rc_context
 
 from bitsearch.core import pareto
 from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import ConfigurationError
-from bitsearch.core.manifest import Manifest
 from bitsearch.core.names import safe_name
 from bitsearch.core.rundir import RunFolder
 from bitsearch.report import cards, figures, numbers, physics, tables, verdict, view
 from bitsearch.report.sheets import sheets
 from bitsearch.report.style import STYLE, Draw, Drawing, Picture, draw, inline, publish
+from bitsearch.report.template import fill
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,21 +111,18 @@ def _drawn(makers: Mapping[str, Draw]) -> dict[str, Drawing | str]:
 
 
 def _page(run: view.Run, pictures: Sequence[Picture]) -> str:
-    return _template().render(_content(run), pictures=pictures)
+    return fill("page.html.jinja", pictures=pictures, **_content(run))
 
 
 def _content(run: view.Run) -> dict[str, Any]:
     """Collect what the page says beside its figures."""
     manifest = run.manifest
-    script = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
     return {
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "run": run,
         "cards": cards.cards(run),
         "manifest": manifest,
         "command": shlex.join(manifest.command),
-        "title": _title(manifest),
+        "title": run.title,
         "verdict": verdict.verdict(run),
         "front": tables.performance(run, run.front),
         "front_serving": tables.serving(run, run.front),
@@ -147,7 +138,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "drawn": physics.DRAWN,
         "few": physics.FEW,
         "attempts": len({item.digest for item in run.results}),
-        "resolved": dict(_flatten(manifest.settings)),
+        "resolved": run.settings,
         "predicted": {stage.name: stage.seconds for stage in manifest.predicted},
         "seconds": sum(stage.seconds for stage in manifest.stages),
         "numbers": numbers,
@@ -160,35 +151,3 @@ def _has(run: view.Run, section: str) -> bool:
     if section == "published":
         return bool(run.manifest.published.results)
     return section != "physics" or bool(run.shown()) or run.fidelity != "untrained"
-
-
-def _title(manifest: Manifest) -> str:
-    """Say which data the run has seen, and that they are generated if they are."""
-    title = manifest.title or f"{manifest.model} on {manifest.dataset}"
-    generated = manifest.data is not None and manifest.data.generated
-    return f"{title} (generated data)" if generated and "generated" not in title.lower() else title
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _template() -> jinja2.Template:
-    here = files(__package__)
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["code"] = _code
-    return environment.get_template("page.html.jinja")
-
-
-def _code(text: str) -> Markup:
-    """Escape a text and set as code what stands between backticks."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -62,6 +62,13 @@ def performance(
     return drawing
 
 
+def reach_label(run: Run) -> str:
+    """Label the axis that configurations are held to each other along."""
+    if run.counts_bits:
+        return "bits saved of a linear weight's 32, in the mean [%]"
+    return "quantised fraction of the executed parameters [%]"
+
+
 @dataclass(frozen=True)
 class _Plane:
     """Axes of one metric against quantised fraction; call `limit` first, it says what is outside.
@@ -92,11 +99,7 @@ class _Plane:
         low, high = min(low, max(min(values), low - reach)), max(high, min(max(values), high + reach))
         margin = 0.08 * (high - low) or reach
         self.axes.set(xlim=(-4, 104), ylim=(low - margin, high + margin))
-        self.axes.set_xlabel(
-            "bits saved of a linear weight's 32, in the mean [%]"
-            if self.run.counts_bits
-            else "quantised fraction of the executed parameters [%]"
-        )
+        self.axes.set_xlabel(reach_label(self.run))
         self.axes.set_ylabel(f"{numbers.axis(self.metric)}, {numbers.better(self.metric)}")
 
     def reference(self, item: Measurement | None) -> None:
