@@ -21,6 +21,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 CALLS = {
     "run": "--model caloinn",
     "report": "run",
+    "watch": "run",
     "compare": "run other",
     "status": "run",
     "new": "tagger",

@@ -184,7 +184,8 @@ def test_the_page_answers_in_a_browser(tmp_path: Path) -> None:
             chromium.look(width)
             chromium.open(page.as_uri())
             assert chromium.run("document.documentElement.scrollWidth") <= width
+        chromium.point("#figure-fronts a.point")
+        assert chromium.run("document.querySelectorAll('tr.lit').length") >= 2
         chromium.point("#figure-fronts a.point", click=True)
         assert chromium.run("document.querySelector(location.hash).tagName") == "TR"
-        assert chromium.run("document.querySelectorAll('tr.lit').length") >= 2
         assert chromium.errors == []

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from bitsearch.cli.output import (
     limits,
     show,
 )
+from bitsearch.cli.watch import PORT
 
 if TYPE_CHECKING:
     from bitsearch.core.space import SearchSpace
@@ -117,6 +119,14 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         "much disk it needs; nothing is kept",
     )
     verb.add_argument(
+        "--serve",
+        type=int,
+        nargs="?",
+        const=PORT,
+        metavar="PORT",
+        help=f"serve the report while the run goes on, to this machine alone (default: {PORT}, 0 for any port)",
+    )
+    verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"
     )
     add_json(verb)
@@ -164,7 +174,9 @@ def run(arguments: argparse.Namespace) -> None:
             space, plan = pipeline.dry_run(request, terminal)
         _show_plan(arguments.json, out, space, plan)
         return
-    with Terminal() as terminal:
+    with Terminal() as terminal, _served(arguments.serve, out) as address:
+        if address:
+            terminal.say(f"live at {address}")
         page = pipeline.run(request, terminal).resolve()
     if arguments.json:
         front = RunFolder(out).front()
@@ -172,6 +184,15 @@ def run(arguments: argparse.Namespace) -> None:
         _say(json.dumps({"folder": str(out), "report": str(page), "front": found}))
     else:
         _say(str(page))
+
+
+def _served(port: int | None, out: Path) -> AbstractContextManager[str | None]:
+    """Serve the page while a run goes on, if a port was given; give its address."""
+    if port is None:
+        return nullcontext()
+    from bitsearch.report import live
+
+    return live.beside(out.resolve(), port)
 
 
 def _show_plan(as_json: bool, out: Path, space: "SearchSpace", plan: "Plan") -> None:

@@ -19,6 +19,7 @@ from bitsearch.cli import (
     search,
     ternarize,
     verify,
+    watch,
 )
 
 GROUPS = {"data": "generate a data file, or validate one in the public format"}
@@ -53,6 +54,14 @@ VERBS = (
         runs.REPORT,
         runs.folder_options,
         runs.report,
+    ),
+    Verb(
+        "watch",
+        "the page of a run while it goes on, at an address of this machine",
+        "files",
+        watch.WATCH,
+        watch.watch_options,
+        watch.watch,
     ),
     Verb(
         "compare",

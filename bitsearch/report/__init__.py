@@ -75,11 +75,14 @@ def predicted_seconds(folder: RunFolder) -> float:
     return (time.monotonic() - began) / 2 * len(drawings)
 
 
-def render(run: view.Run) -> str:
-    """Give the page as it stands, with the figures of `LIGHT` alone, and write nothing."""
+def render(run: view.Run, stamp: str = "") -> str:
+    """Give the page as it stands, with the figures of `LIGHT` alone, and write nothing.
+
+    A page with a stamp looks for a new one beside it and loads itself again.
+    """
     makers = {name: make for name, make in _drawings(run) if name in LIGHT}
     with rc_context(STYLE):
-        return _page(run, [inline(drawing, name) for name, drawing in _drawn(makers).items()])
+        return _page(run, [inline(drawing, name) for name, drawing in _drawn(makers).items()], stamp)
 
 
 def front(run: view.Run) -> "Figure":
@@ -110,8 +113,8 @@ def _drawn(makers: Mapping[str, Draw]) -> dict[str, Drawing | str]:
     return {name: drawn for name, make in makers.items() if (drawn := draw(make))}
 
 
-def _page(run: view.Run, pictures: Sequence[Picture]) -> str:
-    return fill("page.html.jinja", pictures=pictures, **_content(run))
+def _page(run: view.Run, pictures: Sequence[Picture], stamp: str = "") -> str:
+    return fill("page.html.jinja", pictures=pictures, stamp=stamp, **_content(run))
 
 
 def _content(run: view.Run) -> dict[str, Any]:

@@ -111,6 +111,7 @@
   const contents = () => {
     const links = new Map(all("nav li a").map((link) => [link.hash.slice(1), link]));
     const heads = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
+    if (heads.length === 0) return;
     const mark = () => {
       const passed = heads.filter((head) => head.getBoundingClientRect().top < 120);
       const current = (passed.at(-1) || heads[0]).id;
@@ -124,6 +125,27 @@
     if (matchMedia("(max-width: 75rem)").matches) document.querySelector("nav details").open = false;
   };
 
+  // While a run goes on: load again when it has written, with what was open where it was.
+  const follow = (stamp) => {
+    const kept = JSON.parse(sessionStorage.getItem("kept") || "null");
+    sessionStorage.removeItem("kept");
+    if (kept) {
+      kept.open.map((id) => document.getElementById(id)).filter(Boolean).forEach((item) => { item.open = true; });
+      scrollTo(0, kept.top);
+    }
+    const look = async () => {
+      const answer = await fetch("/report/stamp").catch(() => null);
+      document.getElementById("gone").hidden = Boolean(answer);
+      const found = answer ? await answer.text() : stamp;
+      if (found === stamp || all("input").some((field) => field.value) || !getSelection().isCollapsed) return;
+      const open = all("details[open][id]").map((item) => item.id);
+      sessionStorage.setItem("kept", JSON.stringify({ open, top: scrollY }));
+      location.reload();
+    };
+    setInterval(look, 2000);
+    return Boolean(kept);
+  };
+
   all("table").forEach((table) => { sortable(table); tools(table); });
   all("pre").forEach((block) => {
     const button = make("button", { type: "button", textContent: "copy", className: "copy" });
@@ -134,5 +156,6 @@
   contents();
   addEventListener("hashchange", arrive);
   addEventListener("beforeprint", () => all("details").forEach((item) => { item.open = true; }));
-  arrive();
+  const { stamp } = document.documentElement.dataset;
+  if (!stamp || !follow(stamp)) arrive();
 })();
