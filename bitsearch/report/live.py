@@ -1,6 +1,7 @@
 """The page of a run while it goes on, served from what is on disk; nothing is written."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from bitsearch import report
@@ -158,6 +159,11 @@ class Server(ThreadingHTTPServer):
                 f"cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}; "
                 "expected an address of this machine and a free port, 0 for any"
             ) from error
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let pass that a browser has gone away in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

@@ -125,13 +125,15 @@
     if (matchMedia("(max-width: 75rem)").matches) document.querySelector("nav details").open = false;
   };
 
-  // While a run goes on: load again when it has written, with what was open where it was.
+  // While a run goes on: load again when it has written, with what was open and what was in view where it was.
+  const top = (item) => item.getBoundingClientRect().top;
   const follow = (stamp) => {
     const kept = JSON.parse(sessionStorage.getItem("kept") || "null");
     sessionStorage.removeItem("kept");
     if (kept) {
       kept.open.map((id) => document.getElementById(id)).filter(Boolean).forEach((item) => { item.open = true; });
-      scrollTo(0, kept.top);
+      const seen = document.getElementById(kept.seen);
+      if (seen) scrollBy({ top: top(seen) - kept.top, behavior: "instant" });
     }
     const look = async () => {
       const answer = await fetch("/report/stamp").catch(() => null);
@@ -139,7 +141,8 @@
       const found = answer ? await answer.text() : stamp;
       if (found === stamp || all("input").some((field) => field.value) || !getSelection().isCollapsed) return;
       const open = all("details[open][id]").map((item) => item.id);
-      sessionStorage.setItem("kept", JSON.stringify({ open, top: scrollY }));
+      const seen = all("h2[id], details[id]").findLast((item) => top(item) < innerHeight / 2);
+      sessionStorage.setItem("kept", JSON.stringify({ open, seen: seen?.id, top: seen && top(seen) }));
       location.reload();
     };
     setInterval(look, 2000);
