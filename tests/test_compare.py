@@ -166,6 +166,7 @@ def test_the_page_escapes_what_records_say(tmp_path: Path, capsys: pytest.Captur
     assert {path.name for path in (tmp_path / "page" / "figures").glob("fronts.*")} == {
         "fronts.pdf",
         "fronts.png",
+        "fronts.yaml",
     }
 
 

@@ -1,5 +1,6 @@
 """The page of a comparison of runs, and the same as plain values."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,8 +17,9 @@ from bitsearch.core.atomic import write_atomically
 from bitsearch.core.difference import Difference
 from bitsearch.core.front import reference_of
 from bitsearch.core.measurement import Measurement
-from bitsearch.report import decision, figures, numbers, style
+from bitsearch.report import decision, figures, hepdata, numbers, style
 from bitsearch.report.compare import Comparison, Group, Side
+from bitsearch.report.hepdata import Column
 from bitsearch.report.style import STYLE, Draw, Drawing, Point, draw, publish
 from bitsearch.report.tables import Cell, Table
 from bitsearch.report.template import fill
@@ -153,6 +155,7 @@ def fronts(comparison: Comparison) -> Drawing:
     axes.set_ylabel(f"{numbers.axis(comparison.objective)}, {numbers.better(comparison.objective)}")
     _legend(comparison, axes)
     style.stamp(axes, f"{comparison.sides[0].run.stamp}, {TRAINING[comparison.fidelity]}")
+    drawing.data = _points(comparison)
     return drawing
 
 
@@ -165,6 +168,7 @@ def progress(comparison: Comparison) -> Drawing | None:
         return None
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.add_subplot()
+    rows: dict[str, list[float]] = {}
     for _, side, look in _looks(comparison):
         records = [item for item in side.run.results if item.fidelity == side.run.search_fidelity]
         reached = [
@@ -172,12 +176,34 @@ def progress(comparison: Comparison) -> Drawing | None:
             for count in range(1, len(records) + 1)
         ]
         axes.plot(range(1, len(records) + 1), reached, drawstyle="steps-post", linewidth=1.2, **look)
+        rows[side.label] = reached
     axes.set_xlabel(f"number of measurements ({TRAINING[searched.pop()]})")
     axes.set_ylabel("relative hypervolume")
     axes.set_ylim(bottom=0)
     _legend(comparison, axes)
     style.stamp(axes, comparison.sides[0].run.stamp)
-    return Drawing(figure, "hypervolume of every run against the number of measurements")
+    longest = max(map(len, rows.values()))
+    padded = {name: [*row, *[math.nan] * (longest - len(row))] for name, row in rows.items()}
+    counts = list(range(1, longest + 1))
+    data = hepdata.series("number of measurements", counts, "relative hypervolume", padded)
+    return Drawing(figure, "hypervolume of every run against the number of measurements", data=data)
+
+
+def _points(comparison: Comparison) -> str:
+    """Give the members of every front as a table."""
+    members = [(side, item) for side in comparison.sides for item in side.front]
+    quantities = [item.metrics[comparison.objective.name] for _, item in members]
+    independent = [
+        Column("run", [side.label for side, _ in members]),
+        Column(figures.reach_label(comparison.sides[0].run), [100 * item.reduction for _, item in members]),
+    ]
+    values = Column(
+        numbers.axis(comparison.objective),
+        [quantity.value for quantity in quantities],
+        [quantity.std for quantity in quantities],
+        "standard deviation",
+    )
+    return hepdata.text(independent, [values])
 
 
 def _looks(comparison: Comparison) -> Iterator[tuple[int, Side, dict[str, str]]]:

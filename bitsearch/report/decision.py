@@ -189,9 +189,9 @@ def _more_trainings(run: Run, gaps: Sequence[tuple[str, Difference]]) -> Iterato
         if gap.sigmas is not None and gap.sigmas <= -SIGNIFICANT:
             yield f"More trainings alone will not do: {what} is {amount}."
         elif count := gap.pairs_needed(SIGNIFICANT):
-            yield f"Trainings: about {numbers.count(count)} of each, {gap.pairs} now, {wanted}"
+            yield f"Trainings: {numbers.estimate(count)} of each, {gap.pairs} now, {wanted}"
         elif times := gap.repetitions_needed(SIGNIFICANT):
-            yield f"Trainings or test events: about {numbers.count(times)} times as many, {wanted}"
+            yield f"Trainings or test events: {numbers.estimate(times)} times as many, {wanted}"
 
 
 def _more_trials(run: Run) -> Iterator[str]:
