@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, browser
-from synthetic_run import BASELINES, baselines, begin, complete, measure
+from synthetic_run import BASELINES, baselines, begin, complete, configuration, measure
 
 from bitsearch.cli import main
 from bitsearch.core.errors import ConfigurationError
@@ -189,20 +189,22 @@ def test_run_serves_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the page was not opened")
 def test_the_page_loads_itself_again_and_keeps_what_was_open(tmp_path: Path) -> None:
     folder = begin(tmp_path)
-    baselines(folder, "full", random.Random(1))
+    baselines(folder, "finetuned", random.Random(1))
     with served(tmp_path) as server, browser() as chromium:
         chromium.look(1400)
         chromium.open(server.url)
         assert chromium.errors == []
         card = f"c-{BASELINES['all'].digest}"
-        chromium.run(f"document.getElementById('{card}').open = true")
-        chromium.run(f"document.getElementById('{card}').scrollIntoView()")
+        chromium.run(f"location.hash = '#{card}'")
+        chromium.run("new Promise((done) => setTimeout(done, 100))")
+        chromium.run("scrollBy({top: 100, behavior: 'instant'})")
         place = f"document.getElementById('{card}').getBoundingClientRect().top"
         where = chromium.run(place)
         rows = "document.querySelectorAll('table[data-name=m] tbody tr').length"
         before = chromium.run(rows)
         with chromium.loading():
-            folder.append(measure(BASELINES["all"], "search", "finetuned", random.Random(2)))
+            rival = configuration("exchange", lambda block, part: part == 1)
+            folder.append(measure(rival, "search", "finetuned", random.Random(2)))
             server.site._fresh_until = 0.0
         assert chromium.run(rows) == before + 1
         assert chromium.run(f"document.getElementById('{card}').open")

@@ -128,24 +128,27 @@
   // While a run goes on: load again when it has written, with what was open and what was in view where it was.
   const top = (item) => item.getBoundingClientRect().top;
   const follow = (stamp) => {
+    history.scrollRestoration = "manual";
     const kept = JSON.parse(sessionStorage.getItem("kept") || "null");
     sessionStorage.removeItem("kept");
-    if (kept) {
+    addEventListener("load", () => { // after the browser has gone where the address leads
+      if (!kept) return;
       kept.open.map((id) => document.getElementById(id)).filter(Boolean).forEach((item) => { item.open = true; });
       const seen = document.getElementById(kept.seen);
-      if (seen) scrollBy({ top: top(seen) - kept.top, behavior: "instant" });
-    }
-    const look = async () => {
+      scrollBy({ top: seen ? top(seen) - kept.top : kept.y, behavior: "instant" });
+    });
+    addEventListener("pagehide", () => {
+      const open = all("details[open][id]").map((item) => item.id);
+      const seen = all("h2[id], details[open][id]").findLast((item) => top(item) < innerHeight / 2);
+      sessionStorage.setItem("kept", JSON.stringify({ open, seen: seen?.id, top: seen && top(seen), y: scrollY }));
+    });
+    setInterval(async () => {
       const answer = await fetch("/report/stamp").catch(() => null);
       document.getElementById("gone").hidden = Boolean(answer);
       const found = answer ? await answer.text() : stamp;
-      if (found === stamp || all("input").some((field) => field.value) || !getSelection().isCollapsed) return;
-      const open = all("details[open][id]").map((item) => item.id);
-      const seen = all("h2[id], details[id]").findLast((item) => top(item) < innerHeight / 2);
-      sessionStorage.setItem("kept", JSON.stringify({ open, seen: seen?.id, top: seen && top(seen) }));
-      location.reload();
-    };
-    setInterval(look, 2000);
+      const busy = all("input").some((field) => field.value) || !getSelection().isCollapsed;
+      if (found !== stamp && !busy) location.reload();
+    }, 2000);
     return Boolean(kept);
   };
 
