@@ -40,6 +40,7 @@ CALLS = {
     "diff": "layer.onnx layer.onnx",
     "evaluate": "layer.onnx --model caloinn",
     "suggest": "--model caloinn --target-fraction 0.5",
+    "completion": "bash",
     "ops": "",
 }
 SCRIPT = """
@@ -73,7 +74,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "layer.onnx").write_bytes(Layer.random(12, 8).model().SerializeToString())
     commands = [f"{verb.name} {rest}".strip() for verb in VERBS for rest in ("--help", CALLS[verb.name])]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, " ".join(EXTRAS["search"])],
+        [sys.executable, "-P", "-c", SCRIPT, " ".join(EXTRAS["search"] + EXTRAS["completion"])],
         input=json.dumps(commands),
         cwd=folder,
         capture_output=True,
@@ -123,6 +124,6 @@ def test_modules_of_the_extras_are_those_of_the_project() -> None:
         return names
 
     modules = packages_distributions()
-    for extra in ("data", "files", "search"):
+    for extra in ("completion", "data", "files", "search"):
         found = {canonicalize_name(modules[name][0]) for name in EXTRAS[extra]}
         assert found == required(extra)

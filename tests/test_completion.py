@@ -54,7 +54,7 @@ def test_bash_completes_verbs_options_and_names() -> None:
 def test_bash_completes_files() -> None:
     Path("small.onnx").touch()
     assert completed("inspect", "sm") == {"small.onnx"}
-    assert completed("run --model", "sm") == {"small.onnx"}
+    assert completed("run --model", "sm") == {"small.onnx", "smeftnet"}
 
 
 def test_other_shells_are_named(capsys: pytest.CaptureFixture[str]) -> None:

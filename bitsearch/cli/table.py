@@ -8,6 +8,7 @@ from bitsearch.cli import (
     bench,
     catalogue,
     compare,
+    completion,
     data,
     diff,
     inspect,
@@ -192,6 +193,14 @@ VERBS = (
         physics.SUGGEST,
         physics.suggest_options,
         physics.suggest,
+    ),
+    Verb(
+        "completion",
+        "a script that completes commands in bash or zsh",
+        "completion",
+        completion.COMPLETION,
+        completion.completion_options,
+        completion.completion,
     ),
     Verb("ops", "where the operator library lies", "", ops.OPS, ops.ops_options, ops.ops),
 )
