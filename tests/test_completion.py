@@ -75,4 +75,4 @@ def test_zsh_script_holds_every_verb(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["completion", "zsh"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("#compdef bitsearch")
-    assert all(f'"{verb.name.split()[0]}:' in text for verb in VERBS)
+    assert all(f"    {verb.name.split()[0]}:" in text for verb in VERBS)
