@@ -27,6 +27,7 @@ from bitsearch.models.calodream.published_weights import convert
 from bitsearch.models.showers import generator as made
 from bitsearch.network import catalogue, export, parity, quant
 from bitsearch.network.checkpoint import load_state
+from bitsearch.onnxfile.backends import rewrite
 from bitsearch.onnxfile.portable import portable
 
 SMOKE = task("ds2", "smoke")
@@ -259,6 +260,29 @@ def test_every_exported_layer_computes_what_torch_does(traces: Traces, graph: st
     assert found.output_agreement > 0.9
     if graph == "losses":
         assert found.layers == len(list(quant.linear_layers(quantized))) - len(quantized.never_run)
+
+
+@pytest.mark.parametrize("backend", ["int2", "nbits"])
+def test_other_kernels(traces: Traces, backend: str) -> None:
+    """Rounded a block of inputs at a time there, a row at a time in torch: a step of 127 apart."""
+    entry = catalogue.find("calodream")
+    for strategy in entry.space(entry.task("ds2", "smoke")).strategies:
+        for graph in ("energy_velocity", "shape_velocity"):
+            quantized, model = traces.export(graph, strategy.name)
+            described = SMOKE.graphs(quantized)[graph]
+            rng = np.random.default_rng(5)
+            inputs = {
+                name: rng.random((50, *value.shape[1:]), np.float32)
+                for name, value in described.inputs.items()
+            }
+            found = parity.compare(rewrite(model, backend), described, inputs)
+            assert found.layer_max_error < 2 / 127
+        _, model = traces.export("generator", strategy.name)
+        rewritten = rewrite(model, backend)
+        (showers,) = onnxruntime.InferenceSession(rewritten.SerializeToString()).run(
+            None, dict(SMOKE.inputs(4, 3))
+        )
+        assert np.isfinite(showers).all()
 
 
 def test_the_portable_generator_makes_the_same_showers(traces: Traces) -> None:

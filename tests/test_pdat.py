@@ -28,6 +28,7 @@ from bitsearch.models.pdat.network import PDAT, Architecture
 from bitsearch.models.pdat.pair_features import Inputs
 from bitsearch.models.pdat.tasks import PDATTask, classify
 from bitsearch.network import catalogue, checkpoint, export, parity, quant
+from bitsearch.onnxfile.backends import rewrite
 from bitsearch.onnxfile.runtime import open_session
 
 SMALL: dict[str, Any] = {
@@ -507,6 +508,17 @@ def test_export_computes_what_torch_does(form: str, strategy: str) -> None:
     assert found.output_agreement > (0.99 if strategy == "regular" else 0.8)
     assert found.output_mean_difference is not None
     assert found.output_mean_difference < 1e-3
+
+
+@pytest.mark.parametrize("backend", ["int2", "nbits"])
+@pytest.mark.parametrize("strategy", ["regular", "bit"])
+def test_other_kernels(strategy: str, backend: str) -> None:
+    """Rounded a block of inputs at a time there, a row at a time in torch: a step of 127 apart."""
+    network, model = exported("as coded", strategy)
+    small = small_task(network.architecture)
+    found = parity.compare(rewrite(model, backend), small.graphs(network)["classifier"], small.inputs(64, 1))
+    assert found.layers > 30
+    assert found.layer_max_error < 2 / 127
 
 
 @pytest.mark.parametrize("form", ["sound", "as coded"])

@@ -31,6 +31,7 @@ from bitsearch.models.smeftnet.network import (
     SMEFTNet,
 )
 from bitsearch.network import catalogue, checkpoint, export, parity, quant
+from bitsearch.onnxfile.backends import rewrite
 from bitsearch.onnxfile.inspect import LOW_BIT, layer_contents
 
 ENTRY = catalogue.find("smeftnet")
@@ -448,6 +449,10 @@ def test_export_equals_the_network(preset: str, name: str) -> None:
     assert found.layers == 7
     assert found.layer_max_error < 1e-5
     assert found.output_agreement > (0.98 if name == "regular" else 0.8)
+    for backend in ("int2", "nbits"):  # rounded a block of inputs at a time, here a row: a step of 127 apart
+        others = parity.compare(rewrite(model, backend), graph, made.inputs(64, 3))
+        assert others.layers == 7
+        assert others.layer_max_error < 2 / 127
     session = ops.session(model.SerializeToString())
     for batch in (1, 3):
         assert session.run(["angle"], dict(made.inputs(batch, 1)))[0].shape == (batch,)

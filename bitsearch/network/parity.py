@@ -16,6 +16,8 @@ from bitsearch.onnxfile.runtime import open_session
 
 AGREEMENT = 1e-3
 BLOCK_INPUTS = 3  # of a node that holds several layers, before their weights
+FIRST = ("DynamicQuantizeLinear", "Gemm", "MatMul", "MatMulNBits", "TernaryMatMul")
+"""Operators that read the activations of a layer, whatever multiplies."""
 
 
 def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Parity:
@@ -95,11 +97,10 @@ def _property(node: onnx.NodeProto, key: str) -> str | None:
 
 
 def _input(model: onnx.ModelProto, node: onnx.NodeProto) -> str:
-    """Find what a layer reads; the Add behind a MatMul stands for the pair."""
-    if node.op_type != "Add":
-        return str(node.input[0])
-    producer = next(other for other in model.graph.node if node.input[0] in other.output)
-    return str(producer.input[0])
+    """Find what a layer reads; the last of its nodes stands for all of them."""
+    while node.op_type not in FIRST:
+        node = next(other for other in model.graph.node if node.input[0] in other.output)
+    return str(node.input[0])
 
 
 def _relative(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

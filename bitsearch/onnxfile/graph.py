@@ -185,12 +185,14 @@ class Scope:
         path: str = "",
         node: onnx.NodeProto | None = None,
         opsets: Sequence[onnx.OperatorSetIdProto] = (),
+        functions: Sequence[onnx.FunctionProto] = (),
     ) -> None:
         self.graph = graph
         self.outer = outer
         self.path = path
         self.node = node
         self.opsets = opsets
+        self.functions = functions
         self.opset = max((item.version for item in opsets if item.domain in STANDARD), default=0)
 
     @cached_property
@@ -258,7 +260,7 @@ class Scope:
     @cached_property
     def _shapes(self) -> dict[tuple[str, str], tuple[int | None, ...]]:
         """Shapes of this graph and of those inside, told or inferred."""
-        model = helper.make_model(self.graph, opset_imports=[*self.opsets])
+        model = helper.make_model(self.graph, opset_imports=[*self.opsets], functions=[*self.functions])
         with suppress(Exception):  # a model that is too large or at fault keeps what is written in it
             model = onnx.shape_inference.infer_shapes(model)
         return {
@@ -340,7 +342,7 @@ class Scope:
 
 def scopes(model: onnx.ModelProto) -> Iterator[Scope]:
     """Yield the main graph, then the bodies of its If, Loop and Scan nodes, at any depth."""
-    yield from _scopes(Scope(model.graph, opsets=model.opset_import))
+    yield from _scopes(Scope(model.graph, opsets=model.opset_import, functions=model.functions))
 
 
 def uses(found: list[Scope]) -> Counter[tuple[str, str]]:

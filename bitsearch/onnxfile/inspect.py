@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from onnx import TensorProto
 
 from bitsearch.onnxfile import folding, graph
 from bitsearch.onnxfile.graph import Scope
-from bitsearch.onnxfile.linear import MICROSOFT, is_linear, layer_name
+from bitsearch.onnxfile.linear import is_linear, layer_name
+from bitsearch.onnxfile.products import MICROSOFT
 from bitsearch.ops import DOMAIN
 from bitsearch.ops.reference import unpack
 
@@ -183,8 +184,23 @@ def _weight(scope: Scope, node: onnx.NodeProto, index: int, steps: tuple[int, ..
             own.update(_place(owner, step) for step in producer.input[1:2])
     content = _layer(scope, node, name, weight, stored)
     bias = _bias(node, name)
-    is_constant = bool(bias) and scope.constant(bias) is not None
-    return _Weight(content, place, frozenset(own), _place(scope, bias) if is_constant else None)
+    if node.op_type == "MatMul" and content.precision in LOW_BIT:
+        bias = _added(scope, node)
+    found = scope.constant(bias) if bias else None
+    if found is None:
+        return _Weight(content, place, frozenset(own), None)
+    content = replace(content, parameters=math.prod(content.shape) + found.size)
+    return _Weight(content, place, frozenset(own), _place(scope, bias))
+
+
+def _added(scope: Scope, node: onnx.NodeProto) -> str:
+    """Name the constant that is added to a product of two-bit weights, behind a Slice that cuts off filling."""
+    readers = scope.readers(node.output[0])
+    while len(readers) == 1 and readers[0].op_type == "Slice":
+        readers = scope.readers(readers[0].output[0])
+    if len(readers) != 1 or readers[0].op_type not in ("Add", "Sum"):
+        return ""
+    return next((name for name in readers[0].input if scope.constant(name) is not None), "")
 
 
 BIAS = {"TernaryMatMul": 3, "MatMulNBits": 5, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}
@@ -245,13 +261,11 @@ def _layer(
         zeros = float((weight == 0).mean())
         if node.op_type == MESSAGES and stored.dtype == np.int8:
             precision = ternary_precision(stored)
-    bias = scope.constant(found) if (found := _bias(node, name)) else None
-    biases = 0 if bias is None else bias.size
     bits = 8 * stored.itemsize
     if digits := "".join(filter(str.isdigit, str(stored.dtype))):
         bits = min(bits, int(digits))  # four or two bits take a whole byte in numpy
     size = stored.size * bits // 8
-    return LayerContent(label, node.op_type, precision, shape, math.prod(shape) + biases, size, zeros)
+    return LayerContent(label, node.op_type, precision, shape, math.prod(shape), size, zeros)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

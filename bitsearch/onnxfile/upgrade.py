@@ -9,7 +9,7 @@ from onnx import TensorProto, defs, helper, inliner, version_converter
 from bitsearch.core.errors import ExportError
 from bitsearch.onnxfile import graph
 from bitsearch.onnxfile.graph import STANDARD
-from bitsearch.ops import DOMAIN
+from bitsearch.ops import DOMAIN, add_functions
 from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 
 PRODUCTS = ("MatMul", "Gemm")
@@ -36,8 +36,8 @@ def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def copy(source: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model, upgraded to opset 13 where it is older; the standard domain has one name in the copy.
+def copy(source: onnx.ModelProto, least: int = OPSET_MIN) -> onnx.ModelProto:
+    """Copy a model, upgraded to opset `least` where it is older; the standard domain has one name in the copy.
 
     Raises:
         ExportError: onnx cannot upgrade the file.
@@ -52,26 +52,29 @@ def copy(source: onnx.ModelProto) -> onnx.ModelProto:
         for node in scope.nodes:
             if node.domain == "ai.onnx":
                 node.domain = ""
-    return model if version >= OPSET_MIN else _upgrade(model, version)
+    return model if version >= least else _upgrade(model, version, least)
 
 
-def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+def _upgrade(model: onnx.ModelProto, version: int, wanted: int) -> onnx.ModelProto:
     """Let onnx convert the graphs; it drops functions, so those that need it are inlined and the others put back."""
-    changed = [(f.domain, f.name) for f in model.functions if _changes(f, version)]
+    foreign = [function for function in model.functions if function.domain != DOMAIN]
+    ours = len(foreign) < len(model.functions)
+    changed = [(f.domain, f.name) for f in foreign if _changes(f, version, wanted)]
     try:
         if changed:
             model = inliner.inline_selected_functions(model, changed)
-        functions, described = list(model.functions), list(model.metadata_props)
+        functions = [function for function in model.functions if function.domain != DOMAIN]
+        described = list(model.metadata_props)
         bare = onnx.ModelProto()
         bare.CopyFrom(model)
         del bare.functions[:]
         weights = _take_weights(bare)
-        converted = version_converter.convert_version(bare, OPSET_MIN)
+        converted = version_converter.convert_version(bare, wanted)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"onnx cannot upgrade opset {version} to {OPSET_MIN} ({reason}); "
-            f"export the network again with opset {OPSET_MIN} or newer"
+            f"onnx cannot upgrade opset {version} to {wanted} ({reason}); "
+            f"export the network again with opset {wanted} or newer"
         ) from error
     added = {tensor.name for tensor in weights}.difference(value.name for value in model.graph.input)
     given = [value for value in converted.graph.input if value.name not in added]
@@ -81,7 +84,7 @@ def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     for function in functions:
         for item in function.opset_import:
             if item.domain in STANDARD:
-                item.version = OPSET_MIN
+                item.version = wanted
         converted.functions.append(function)
     for item in model.opset_import:
         if item.domain not in {other.domain for other in converted.opset_import}:
@@ -90,14 +93,31 @@ def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     converted.metadata_props.extend(described)
     converted.ir_version = max(model.ir_version, 7)
     converted.producer_name, converted.producer_version = model.producer_name, model.producer_version
+    _describe_nodes(model, converted)
+    if ours:  # whose bodies are of the model's opset
+        add_functions(converted)
     return converted
 
 
-def _changes(function: onnx.FunctionProto, version: int) -> bool:
+def _describe_nodes(source: onnx.ModelProto, converted: onnx.ModelProto) -> None:
+    """Give nodes back what the converter leaves out: what they say of themselves."""
+    known = {
+        (scope.path, node.output[0]): node.metadata_props
+        for scope in graph.scopes(source)
+        for node in scope.nodes
+        if node.metadata_props and node.output
+    }
+    for scope in graph.scopes(converted) if known else ():
+        for node in scope.nodes:
+            if node.output and not node.metadata_props:
+                node.metadata_props.extend(known.get((scope.path, node.output[0]), ()))
+
+
+def _changes(function: onnx.FunctionProto, version: int, wanted: int) -> bool:
     """Tell whether an operator of a function means something else in the newer opset."""
     return any(
         not defs.has(node.op_type)
-        or _form(defs.get_schema(node.op_type, version)) != _form(defs.get_schema(node.op_type, OPSET_MIN))
+        or _form(defs.get_schema(node.op_type, version)) != _form(defs.get_schema(node.op_type, wanted))
         for node in function.node
         if node.domain in STANDARD
     )

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx
+
 from bitsearch import report
 from bitsearch.core import pareto
 from bitsearch.core.assignment import Assignment, digest
@@ -25,9 +27,11 @@ from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration, Strategy
 from bitsearch.core.task import DataFile, DataIdentity
-from bitsearch.onnxfile import calibrate, graph, inputs, runtime
+from bitsearch.onnxfile import calibrate, graph, inputs, runtime, upgrade
 from bitsearch.onnxfile.candidates import Candidates, mean_bits
+from bitsearch.onnxfile.guard import Guard
 from bitsearch.onnxfile.judge import Judge
+from bitsearch.onnxfile.products import Backend
 from bitsearch.run.search import MOST_RUNGS, Study, check_sampler, describe, search
 from bitsearch.run.stages import add_time, require_same, stage
 from bitsearch.run.storage import answering
@@ -51,6 +55,7 @@ class FileRequest:
     precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.INT8, Precision.TERNARY)
     metric: str | None = None
     backend: str = "ternary"
+    batches: tuple[int, ...] = ()
     keep: tuple[str, ...] = ()
     max_bits: float | None = None
     timeout: float | None = None
@@ -71,13 +76,26 @@ def run(request: FileRequest, terminal: Terminal) -> Path:
     with graph.refusals(request.file):
         model = graph.read(request.file)
         judge = Judge(model, request.data, request.labels)
+        kept = _slower(request, model)
         round_weights = calibrate.rounder(model, lambda _: Precision.TERNARY, request.data, judge.seen)
-        candidates = Candidates(model, round_weights, request.backend)
+        candidates = Candidates(model, round_weights, request.backend, kept)
     prepared = _Search(request, candidates, judge, RunFolder(request.out), terminal)
     describe(prepared.space, prepared.gains, prepared.least, request.keep)
     require_metric(judge, request.metric)
     with prepared.folder.locked():
         return prepared.execute(began)
+
+
+def _slower(request: FileRequest, model: onnx.ModelProto) -> dict[str, str]:
+    """Say which layers stay in float32, as they are timed first, where batches were given."""
+    if not request.batches:
+        return {}
+    folder = RunFolder(request.out)
+    if folder.begun:  # other times must not change what is searched
+        return dict(folder.manifest().settings.get("slower", {}))
+    guard = Guard(Backend(request.backend), request.batches)
+    guard.limit(upgrade.prepare(model), lambda _: Precision.TERNARY)
+    return guard.kept
 
 
 def _check(request: FileRequest) -> None:
@@ -225,6 +243,7 @@ class _Search:
             "precisions": " ".join(self.space.precisions),
             "metric": self.objective.name,
             "backend": request.backend,
+            "batches": " ".join(map(str, request.batches)),
         }
         known = self.folder.manifest() if self.folder.begun else None
         if known:
@@ -260,6 +279,7 @@ class _Search:
                     "backend": request.backend,
                     "precisions": [*self.space.precisions],
                     "declined": dict(layers.declined),
+                    "slower": dict(self.candidates.kept),
                 },
                 layers=tuple(
                     GroupedLayer(**asdict(layer), group=layer.name) for layer in layers.inventory.layers
