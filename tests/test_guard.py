@@ -16,9 +16,10 @@ from bitsearch.core.errors import ConfigurationError, ExportError
 from bitsearch.core.measurement import Latency
 from bitsearch.onnxfile import graph, runtime
 from bitsearch.onnxfile.backends import rewrite
+from bitsearch.onnxfile.candidates import Candidates
 from bitsearch.onnxfile.guard import Guard
 from bitsearch.onnxfile.products import Backend
-from bitsearch.onnxfile.ternarize import ternarize
+from bitsearch.onnxfile.ternarize import rounder, ternarize
 
 Ratio = Callable[[tuple[int, ...]], float]
 Timed = list[tuple[int, ...]]
@@ -114,7 +115,9 @@ def test_nothing_is_left(timed: Callable[[Ratio], Timed]) -> None:
 
 
 def test_the_commands_say_what_stays(
-    timed: Callable[[Ratio], Timed], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    timed: Callable[[Ratio], Timed],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     timed(lambda shape: 2.0 if shape[-1] == 16 else 0.5)
     file, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
@@ -134,18 +137,8 @@ def test_the_commands_say_what_stays(
     assert main(words) == 0
     assert list(json.loads(capsys.readouterr().out)["slower"]) == ["third"]
 
-    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(130, 5, 8)).astype(np.float32))
-    run = [
-        "search",
-        str(file),
-        "--data",
-        str(tmp_path / "x.npz"),
-        "--out",
-        str(tmp_path / "run"),
-        "--trials",
-        "1",
-    ]
-    assert main([*run, "--backend", "nbits", "--batch", "4", "--json"]) == 0
-    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert manifest["settings"]["slower"] == {"third": reason}
-    assert "third" not in {item["name"] for item in manifest["layers"]}
+
+def test_a_search_leaves_out_what_stays() -> None:
+    found = Candidates(model(), rounder(), "nbits", {"third": "it is slower"}).layers
+    assert "third" not in found.inventory.names
+    assert found.declined["third"] == "it is slower"

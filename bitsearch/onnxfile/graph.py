@@ -80,7 +80,7 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
 
     What the file at `path` was stays whole until the new one is, its external data included.
     """
-    old = _data_files(path)
+    old = _data_files_of(path)
     outside = [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     total = sum(map(byte_size, tensors(model)))
     data = next(new for i in range(len(old) + 2) if not (new := _data_name(path, i)).exists())
@@ -111,9 +111,10 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def size_on_disk(path: Path) -> int:
-    """Sum the bytes of a file and of its external data."""
-    return path.stat().st_size + sum(name.stat().st_size for name in _data_files(path))
+def size_on_disk(path: Path, model: onnx.ModelProto | None = None) -> int:
+    """Sum the bytes of a file and of its external data; `model` is what was read from it, or written."""
+    files = _data_files_of(path) if model is None else _data_files(model)
+    return path.stat().st_size + sum(name.stat().st_size for name in files)
 
 
 def is_external(model: onnx.ModelProto) -> bool:
@@ -388,10 +389,14 @@ def metadata(model: onnx.ModelProto) -> dict[str, str]:
 
 def _scopes(scope: Scope) -> Iterator[Scope]:
     yield scope
+    taken = set[str]()
     for index, node in enumerate(scope.nodes):
+        name = node.name or f"{node.op_type}_{index}"
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                name = node.name or f"{node.op_type}_{index}"
+                while f"{name}/{attribute.name}" in taken:
+                    name += "_"
+                taken.add(f"{name}/{attribute.name}")
                 path = f"{scope.path}{name}/{attribute.name}/"
                 yield from _scopes(Scope(graph, scope, path, node, scope.opsets))
 
@@ -514,13 +519,16 @@ def _data_name(path: Path, index: int) -> Path:
     return path.with_name(f"{path.name}.data{index or ''}")
 
 
-def _data_files(path: Path) -> list[Path]:
-    """List the files beside a model that its tensors lie in; none where there is no such model."""
+def _data_files(model: onnx.ModelProto) -> list[Path]:
+    """List the files beside a model that its tensors lie in."""
+    outside = [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    return list(dict.fromkeys(_place(tensor)[0] for tensor in outside))
+
+
+def _data_files_of(path: Path) -> list[Path]:
+    """Do that for a file; none where there is no such model."""
     with suppress(ExportError, OSError):
-        model = read(path)
-        return list(
-            dict.fromkeys(_place(t)[0] for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
-        )
+        return _data_files(read(path)) if path.is_file() else []
     return []
 
 

@@ -299,9 +299,13 @@ def _signature(value: onnx.ValueInfoProto) -> str:
 
 
 def json_value(text: str) -> dict[str, Any] | None:
-    """Read a JSON object; None for anything else."""
+    """Read a JSON object; None for anything else, and for numbers that JSON does not have."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -2,6 +2,8 @@
 
 import math
 from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
+from itertools import count
 
 import onnx
 from onnx import TensorProto, defs, helper, inliner, version_converter
@@ -17,8 +19,13 @@ LARGE = 1024  # numbers; the converter needs to see shapes and axes, not weights
 
 
 def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model as `copy` does; functions that hold products with their arguments are inlined where onnx can."""
+    """Copy a model as `copy` does; functions that hold products with their arguments are inlined where onnx can.
+
+    Raises:
+        ExportError: a node reads what nothing puts out, or what follows from its own result; or onnx cannot upgrade.
+    """
     model = copy(source)
+    _check_order(model)
     inside = {
         (f.domain, f.name)
         for f in model.functions
@@ -36,8 +43,38 @@ def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _check_order(model: onnx.ModelProto) -> None:
+    """Hold that nodes can run one after the other, each with the bodies inside of it."""
+    sorter = TopologicalSorter[tuple[str, str]]()
+    for scope in graph.scopes(model):
+        for node in scope.nodes:
+            for name in filter(None, node.input):
+                inner, reader, owner = scope, node, scope.owner(name)
+                if owner is None:
+                    raise ExportError(
+                        f"{node.op_type} {node.name or next(iter(node.output), '')!r} reads {name!r}, "
+                        "which nothing puts out; expected a node, an input or a constant of that name"
+                    )
+                while inner is not owner:
+                    assert inner.node is not None
+                    assert inner.outer is not None
+                    inner, reader = inner.outer, inner.node
+                producer = owner.producers.get(name)
+                if producer is not None and reader.output:
+                    sorter.add((owner.path, reader.output[0]), (owner.path, producer.output[0]))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        names = ", ".join(name for _, name in error.args[1][:4])
+        raise ExportError(
+            f"the graph runs in a circle through {names}; expected nodes that can run one after the other"
+        ) from error
+
+
 def copy(source: onnx.ModelProto, least: int = OPSET_MIN) -> onnx.ModelProto:
-    """Copy a model, upgraded to opset `least` where it is older; the standard domain has one name in the copy.
+    """Copy a model, upgraded to opset `least` where it is older.
+
+    In the copy the standard domain has one name, and no two nodes of a graph have the same.
 
     Raises:
         ExportError: onnx cannot upgrade the file.
@@ -49,9 +86,15 @@ def copy(source: onnx.ModelProto, least: int = OPSET_MIN) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.extend([helper.make_opsetid("", version), *kept])
     for scope in graph.scopes(model):
+        names = {node.name for node in scope.nodes}
+        seen = set[str]()
         for node in scope.nodes:
             if node.domain == "ai.onnx":
                 node.domain = ""
+            if node.name and node.name in seen:  # which onnxruntime refuses
+                node.name = next(new for i in count(1) if (new := f"{node.name}.{i}") not in names)
+                names.add(node.name)
+            seen.add(node.name)
     return model if version >= least else _upgrade(model, version, least)
 
 
