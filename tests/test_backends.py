@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from ternary_chain_layers import Chain
 
 from bitsearch import Precision, ops
 from bitsearch.cli import main
@@ -185,6 +186,18 @@ def test_layers_in_bodies(backend: str) -> None:
     x = rng.normal(size=(3, 8)).astype(np.float32)
     exact = run(rewrite(source, "float32"), x)
     assert np.abs(run(found, x) - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_chains_are_taken_apart() -> None:
+    source = Chain.random(40, 24, 8).model()
+    found = rewrite(source, "nbits")
+    assert not found.functions
+    assert sum(node.op_type == "MatMulNBits" for node in found.graph.node) == 2
+    x = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32)
+    ours, theirs = (
+        ort.InferenceSession(model.SerializeToString()).run(None, {"X": x})[0] for model in (source, found)
+    )
+    assert np.abs(ours - theirs).max() < 2 / 127 * np.abs(ours).max()
 
 
 def test_ternary_is_left_as_it_is() -> None:
