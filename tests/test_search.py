@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.measurement import Measurement, Metric, Quantity
+from bitsearch.core.precision import Precision
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration, Strategy
 from bitsearch.run.search import CLASSES, FRACTION, SAMPLERS, Study, search
@@ -357,6 +358,17 @@ def test_ladder_holds_the_ends_and_what_lies_just_above_the_handmade_under_every
     }
     # The handmade one quantises 0.3: so do the two groups that suffer least.
     assert set(SPACE.quantized_groups(rungs[2])) == {"group l1", "group l3"}
+
+
+def test_ladder_has_the_precision_of_the_handmade() -> None:
+    """Ternary and binary weights take the same bits."""
+    space = SPACE.among([Precision.FLOAT32, Precision.BINARY, Precision.TERNARY])
+    study = Study.open(space, NLL, "sqlite:///:memory:", "study", 1, gains=SIZES)
+    study.learn(SCORES)
+    assert {value for rung in study.ladder(60) for value in rung.assignment.values()} == {
+        "float32",
+        "ternary",
+    }
 
 
 @pytest.mark.parametrize(("trials", "most"), [(3, 1), (12, 4), (1000, 20)])

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from bitsearch.cli.output import (
 from bitsearch.cli.watch import PORT
 
 if TYPE_CHECKING:
+    from bitsearch.core.precision import Precision
     from bitsearch.core.space import SearchSpace
     from bitsearch.run.plan import Plan
 
@@ -105,6 +107,14 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="groups of layers that proposals keep in float32; may be given several times",
     )
+    verb.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["float32", "ternary"],
+        metavar="P",
+        help="what a group of layers may have (default: float32 ternary); binary is the other choice, and of "
+        "more than two the bits a weight count",
+    )
     add_limits(verb, "propose and publish a configuration")
     verb.add_argument(
         "--timeout",
@@ -165,6 +175,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         min_fraction=arguments.min_fraction,
         keep=tuple(arguments.keep),
+        precisions=_precisions(arguments.precisions),
         limits=limits(arguments),
         timeout=arguments.timeout,
         dask=arguments.dask,
@@ -193,6 +204,18 @@ def _served(port: int | None, out: Path) -> AbstractContextManager[str | None]:
     from bitsearch.report import live
 
     return live.beside(out.resolve(), port)
+
+
+def _precisions(words: Sequence[str]) -> "tuple[Precision, ...]":
+    """Read precisions that are set apart by spaces or commas."""
+    from bitsearch.core.errors import ConfigurationError, one_of
+    from bitsearch.core.precision import Precision
+
+    names = [name for word in words for name in word.split(",") if name]
+    for name in names:
+        if name not in set(Precision):
+            raise ConfigurationError(f"--precisions {name}: {one_of(name, Precision)}")
+    return tuple(dict.fromkeys(map(Precision, names)))
 
 
 def _show_plan(as_json: bool, out: Path, space: "SearchSpace", plan: "Plan") -> None:

@@ -27,6 +27,7 @@ from bitsearch.core.front import Front
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy, Published, Pulse
 from bitsearch.core.measurement import Measurement, Metric
 from bitsearch.core.names import masked
+from bitsearch.core.precision import Precision
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Inventory, SearchSpace
 from bitsearch.core.strategy import Configuration
@@ -79,6 +80,7 @@ class RunRequest:
     recipe: str | None = None
     min_fraction: float = 0.0
     keep: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.TERNARY)
     limits: Limits = field(default_factory=Limits)
     timeout: float | None = None
     dask: str | None = None
@@ -94,9 +96,9 @@ def run(request: RunRequest, terminal: Terminal) -> Path:
         BitsearchError: bad names, data, or a folder of another run.
     """
     _check(request)
-    folder = RunFolder(request.out)
-    with folder.locked():
-        return _Run.of(request, folder, terminal).execute()
+    prepared = _Run.of(request, RunFolder(request.out), terminal)
+    with prepared.folder.locked():
+        return prepared.execute()
 
 
 def dry_run(request: RunRequest, terminal: Terminal) -> tuple[SearchSpace, Plan]:
@@ -117,6 +119,11 @@ def _check(request: RunRequest) -> None:
             raise ConfigurationError(f"{flag} {number}: expected 1 or more")
     if request.timeout is not None and not request.timeout > 0:
         raise ConfigurationError(f"--timeout {request.timeout:g}: expected more than 0 seconds")
+    if request.min_fraction > 0 and len(request.precisions) > 2:
+        raise ConfigurationError(
+            f"--min-fraction {request.min_fraction:g}: among {len(request.precisions)} precisions bits a weight count; "
+            "limit them with --max-size"
+        )
     limited = request.min_fraction > 0 or bool(request.keep) or request.limits != Limits()
     check_sampler(request.sampler, limited)
 
@@ -137,6 +144,7 @@ class _Run:
     def of(cls, request: RunRequest, folder: RunFolder, terminal: Terminal) -> "_Run":
         entry = catalogue.find(request.model)
         task = entry.task(request.dataset, request.preset, request.recipe)
+        space = entry.space(task).among(request.precisions)
         spec = Spec(
             model=request.model,
             dataset=task.dataset,
@@ -148,8 +156,9 @@ class _Run:
             threads=1,
             progress=terminal.progress,
             recipe=task.recipes.name,
+            precisions=space.precisions,
         )
-        return cls(request, entry, spec, entry.space(task), folder, terminal)
+        return cls(request, entry, spec, space, folder, terminal)
 
     def plan(self) -> Plan:
         """Read the data and say how long everything takes, as far as it is known before anything is trained."""
@@ -416,7 +425,7 @@ class _Run:
         results = self._results("finetuned")
         rungs = {item.digest for item in results.values() if item.origin == "ladder"}
         baseline = self.space.strategies[0].configuration.digest
-        handmade = [results[digest].executed_fraction for digest in self.origins if digest in results]
+        handmade = [results[digest].reduction for digest in self.origins if digest in results]
         searched = [
             item
             for digest, item in results.items()
@@ -591,13 +600,11 @@ class _Run:
 
 
 def _gains(inventory: Inventory, space: SearchSpace) -> dict[str, float]:
-    """Give the share of the parameters that run in each group."""
+    """Give the share of the parameters that run in each group, or of the weights that run where bits are counted."""
     layers = {layer.name: layer for layer in inventory.layers if layer.executed}
-    return {
-        group.name: sum(layers[name].parameters for name in group.layers if name in layers)
-        / inventory.executed_parameters
-        for group in space.groups
-    }
+    sizes = {name: layer.weights if space.others else layer.parameters for name, layer in layers.items()}
+    whole = sum(sizes.values()) if space.others else inventory.executed_parameters
+    return {group.name: sum(sizes.get(name, 0) for name in group.layers) / whole for group in space.groups}
 
 
 def _training_environment() -> Mapping[str, Any]:

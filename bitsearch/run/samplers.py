@@ -138,7 +138,10 @@ class Problem:
         for name in sorted(self.groups.keys() - self.kept, key=lambda name: (density(name), name)):
             if reached >= target * (1 - 1e-9):
                 break
-            levels[name] = int(np.argmax(self.gains[name]))
+            # Of several that gain as much the last: the precision of the handmade strategies.
+            levels[name] = max(
+                range(len(self.gains[name])), key=lambda level: (self.gains[name][level], level)
+            )
             reached += max(self.gains[name])
         return list(levels.values())
 
