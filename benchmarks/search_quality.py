@@ -44,7 +44,7 @@ from bitsearch.network import catalogue, loop, measuring, quant, sensitivity
 from bitsearch.network.exporter import Exporter
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
-from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, StratifiedSampler
+from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, StratifiedSampler, fit
 from bitsearch.run.search import MOST_RUNGS, describe, ladder
 
 DATA = Path(__file__).parent / "data"
@@ -460,6 +460,11 @@ class Replay:
                 reached = gain
         return area / (self.worst - self.ideal)
 
+    def modelled(self, seen: Seen) -> Seen:
+        """Give what was tried with the losses that a model of all expects, by which a run chooses its finalists."""
+        tried, losses = [item for item, _ in seen], np.array([loss for _, loss in seen])
+        return list(zip(tried, fit(self.problem, tried, losses).expected().tolist(), strict=True))
+
     def gaps(self, seen: Seen) -> list[float]:
         """Give by how much the best seen at no smaller fraction is truly worse than each handmade strategy."""
         found = []
@@ -485,23 +490,36 @@ def replay(arguments: argparse.Namespace) -> None:
         f"{seconds:.1f} s of a core a training; columns: relative hypervolume at {CHECKPOINTS} trials ± standard "
         f"error of {arguments.seeds} searches; loss at {len(table.strategies)} handmade fractions less theirs"
     )
+    found: dict[str, NDArray[np.float64]] = {}
     curves: dict[str, NDArray[np.float64]] = {}
     for name in arguments.arms:
-        areas, gaps, spent = [], [], []
+        arm, areas, modelled, courses, gaps, spent = ARMS[name], [], [], [], [], []
         for seed in range(arguments.first, arguments.first + arguments.seeds):
             place = Replay(table, landscapes, seed)
-            seen, seconds_spent = place.search(ARMS[name], CHECKPOINTS[-1])
-            areas.append([place.area(seen[: trials + 1]) for trials in range(len(seen))])
-            gaps.append(place.gaps(seen))
+            seen, seconds_spent = place.search(arm, CHECKPOINTS[-1])
+            # With fewer trials a search has fewer rungs.
+            parts = [
+                place.search(arm, trials)[0]
+                if len(arm.rungs(place.problem, trials)) < rungs
+                else seen[:trials]
+                for rungs in [len(arm.rungs(place.problem, CHECKPOINTS[-1]))]
+                for trials in CHECKPOINTS
+            ]
+            areas.append([place.area(part) for part in parts])
+            modelled.append([place.area(place.modelled(part)) for part in parts])
+            courses.append([place.area(seen[: trials + 1]) for trials in range(len(seen))])
+            gaps.append(place.gaps(place.modelled(seen)))
             spent.append(seconds_spent / len(seen))
-        curves[name] = np.array(areas)
-        print(f"{name:12}{_with_errors(_at_checkpoints(curves[name]))}  |", end=" ")
-        print(
-            *(f"{gap:+.3g}" for gap in np.mean(gaps, 0)), f" | {np.mean(spent):.3f} s a proposal", flush=True
-        )
+        curves[name] = np.array(courses)
+        found |= {name: np.array(areas), f"{name}, by model": np.array(modelled)}
+        print(f"{name:20}{_with_errors(found[name])}  | {np.mean(spent):.3f} s a proposal")
+        print(f"{'chosen by the model':20}{_with_errors(found[f'{name}, by model'])}  |", end=" ")
+        print(*(f"{gap:+.3g}" for gap in np.mean(gaps, 0)), flush=True)
     first, *others = arguments.arms
-    for name in others:
-        print(f"{first} - {name:12}{_with_errors(_at_checkpoints(curves[first] - curves[name]), '+')}")
+    for other in others:
+        print(f"{first} - {other:12}{_with_errors(found[first] - found[other], '+')}")
+        apart = found[f"{first}, by model"] - found[other]
+        print(f"{first}, by model - {other:12}{_with_errors(apart, '+')}", flush=True)
     if arguments.figure:
         draw(arguments.figure, table, curves)
 
@@ -524,10 +542,6 @@ def draw(path: Path, table: Table, curves: Mapping[str, NDArray[np.float64]]) ->
     axes.legend(frameon=False, ncols=2, fontsize=8)
     with rc_context({"svg.hashsalt": "bitsearch", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
-
-
-def _at_checkpoints(areas: NDArray[np.float64]) -> NDArray[np.float64]:
-    return areas[:, np.array(CHECKPOINTS) - 1]
 
 
 def _with_errors(values: NDArray[np.float64], sign: str = "") -> str:

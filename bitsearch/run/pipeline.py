@@ -426,12 +426,13 @@ class _Run:
         rungs = {item.digest for item in results.values() if item.origin == "ladder"}
         baseline = self.space.strategies[0].configuration.digest
         handmade = [results[digest].reduction for digest in self.origins if digest in results]
+        # Of many single trainings the luckiest would be chosen: it is the model of them all that chooses.
         searched = [
             item
-            for digest, item in results.items()
+            for digest, item in study.smoothed(results.values()).items()
             if digest not in self.origins
             and study.allows(item.configuration)
-            and self.request.limits.keeps(item, results.get(baseline), self.objective)
+            and self.request.limits.keeps(results[digest], results.get(baseline), self.objective)
         ]
         limit = self._planned - len(self.space.strategies)
         challengers = finals.choose(searched, handmade, self.objective, limit)
