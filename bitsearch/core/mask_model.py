@@ -21,6 +21,7 @@ BROAD = 3.0
 """Scale of offsets and trends, in standard deviations of the losses: as good as free."""
 SMALLEST_NOISE = 0.02
 FEWEST_FOR_RESIDUAL = 16
+DOUBTED = 2.0
 GAIN_OF_RESIDUAL = 0.95
 """The residual takes part if it lowers the mean squared leave-one-out error to this share or less."""
 
@@ -105,10 +106,14 @@ class MaskModel:
         return offsets * self.unit + self.center, effects * self.unit
 
     def expected(self) -> Array:
-        """Give the losses `(n,)` of the masks that it was fitted to, without their noise."""
+        """Give the losses `(n,)` of the masks that it was fitted to, without their noise.
+
+        None lies farther from what was measured than `DOUBTED` standard deviations of the noise: there the model errs.
+        """
         offsets, effects = self.effects()
         single = (self.masks * effects[self.options]).sum(1) + self.residual(self.masks, self.options)
-        expected: Array = offsets[self.options] + single
+        measured, most = self.y * self.unit + self.center, DOUBTED * self.scales.noise * self.unit
+        expected: Array = np.clip(offsets[self.options] + single, measured - most, measured + most)
         return expected
 
     def residual(self, masks: Array, options: NDArray[np.int64]) -> Array:
