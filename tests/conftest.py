@@ -21,6 +21,7 @@ from sqlalchemy import Engine, event
 from torch import nn
 
 from bitsearch.cli import main
+from bitsearch.core.manifest import Costs
 from bitsearch.core.measurement import Measurement
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import SearchSpace
@@ -31,11 +32,29 @@ from bitsearch.models.showers import generator
 from bitsearch.network import catalogue, quant
 from bitsearch.network.spec import Spec
 from bitsearch.network.trial import Trial
+from bitsearch.onnxfile import runtime
+from bitsearch.run import pipeline
 
 settings.register_profile("bitsearch", deadline=None, derandomize=True)
 settings.load_profile("bitsearch")
 
 EVENTS, TRIALS = 600, 7
+COSTS = Costs(
+    data=0.1,
+    trace=8.0,
+    reference=1.0,
+    candidate=0.5,
+    final=1.0,
+    measure=1.0,
+    sensitivities=0.1,
+    evaluation=2.0,
+    latency=0.1,
+    report=5.0,
+    checkpoint_bytes=1_000_000,
+    trace_bytes=1_000_000,
+    model_bytes=1_000_000,
+)
+"""About those of the smoke run."""
 TERMINAL = (
     "COLUMNS",
     "LINES",
@@ -69,6 +88,15 @@ def _no_power_cut() -> Iterator[None]:
     event.remove(Engine, "connect", set_up)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _known_costs() -> Iterator[None]:
+    """Let runs know beforehand what they cost, and time files shortly; test_plan.py rehearses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "rehearse", lambda *_: COSTS)
+        patch.setattr(runtime, "TIMING_SECONDS", 0.02)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shower_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make 600 generated ds1-photon showers."""
@@ -92,6 +120,16 @@ class SmokeRun:
     def copy(self, to: Path, *left_out: str) -> RunFolder:
         shutil.copytree(self.folder.path, to, ignore=shutil.ignore_patterns(*left_out))
         return RunFolder(to)
+
+    def begun(self, to: Path) -> RunFolder:
+        """Give a folder with the plan, float references and traces of the run, and nothing that was measured."""
+        folder = RunFolder(to)
+        folder.work.mkdir(parents=True)
+        for pattern in ("run.json", "work/reference-*", "work/trace-*"):
+            for file in self.folder.path.glob(pattern):
+                shutil.copy(file, to / file.relative_to(self.folder.path))
+        folder.update(stages=(), timed=(), ended=None)
+        return folder
 
     def flags(self, out: Path, *more: str) -> list[str]:
         """Give the run's own flags with another folder; what comes later wins."""

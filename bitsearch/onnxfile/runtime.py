@@ -124,14 +124,15 @@ def time_session(
     session: onnxruntime.InferenceSession,
     inputs: Mapping[str, NDArray[np.float32]],
     threads: int,
-    seconds: float = TIMING_SECONDS,
+    seconds: float | None = None,
     kernel: str = "",
     beside: onnxruntime.InferenceSession | None = None,
 ) -> Latency:
-    """Time runs for about `seconds`, in turns with those of the file `beside`: a block of runs each, three at least.
+    """Time runs in turns with those of the file `beside`: a block of runs each, three at least.
 
-    The ratio to it is the median of the blocks'.
+    It takes about `seconds` a file, by default TIMING_SECONDS. The ratio to it is the median of the blocks'.
     """
+    seconds = TIMING_SECONDS if seconds is None else seconds
     feed = dict(inputs)
     runs = [partial(item.run, None, feed) for item in (session, beside) if item is not None]
     for run in runs:
