@@ -5,11 +5,12 @@ import os
 # Before torch is imported: two threads give other roundings than one, and tests share their cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import fcntl
 import io
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -98,9 +99,36 @@ def _known_costs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shower_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder that all processes of this session share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def once(folder: Path, name: str) -> Iterator[Path | None]:
+    """Give a folder to fill to the first process, which others wait for; None when it is filled."""
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        place = folder / name
+        if (place / "whole").exists():
+            yield None
+            return
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        yield place
+        (place / "whole").touch()
+
+
+@pytest.fixture(scope="session")
+def shower_file(shared: Path) -> Path:
     """Make 600 generated ds1-photon showers."""
-    return generator.make("ds1-photon", EVENTS, 3, tmp_path_factory.mktemp("data") / "photon.h5", workers=1)
+    with once(shared, "data") as folder:
+        if folder:
+            generator.make("ds1-photon", EVENTS, 3, folder / "photon.h5", workers=1)
+    return shared / "data" / "photon.h5"
 
 
 @dataclass(frozen=True)
@@ -137,15 +165,21 @@ class SmokeRun:
 
 
 @pytest.fixture(scope="session")
-def smoke(shower_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SmokeRun:
-    """Run `bitsearch run --preset smoke` once for all tests."""
-    out = tmp_path_factory.mktemp("smoke") / "run"
+def smoke(shower_file: Path, shared: Path) -> SmokeRun:
+    """Run `bitsearch run --preset smoke` once for all tests of all processes."""
     words = "run --model caloinn --preset smoke --device cpu --workers 1 --trials"
     arguments = (*words.split(), str(TRIALS), "--data", str(shower_file))
-    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
-        status = main([*arguments, "--out", str(out), "--json"])
-    assert status == 0, errors.getvalue()
-    return SmokeRun(RunFolder(out), shower_file, arguments, printed.getvalue(), errors.getvalue())
+    texts = [shared / "smoke" / name for name in ("output", "errors")]
+    with once(shared, "smoke") as folder:
+        if folder:
+            with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as errors:
+                status = main([*arguments, "--out", str(folder / "run"), "--json"])
+            assert status == 0, errors.getvalue()
+            for file, text in zip(texts, (printed, errors), strict=True):
+                file.write_text(text.getvalue())
+    return SmokeRun(
+        RunFolder(shared / "smoke" / "run"), shower_file, arguments, *(file.read_text() for file in texts)
+    )
 
 
 @dataclass(frozen=True)

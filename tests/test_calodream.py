@@ -456,21 +456,7 @@ def test_unknown_and_missing_keys_are_listed() -> None:
         assert name in str(caught.value)
 
 
-def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file, out = tmp_path / "authors.pt", tmp_path / "authors.onnx"
-    torch.save(original(network(), Stock()), file)
-    command = f"export {file} --out {out} --json --preset smoke --model calodream --strategy shape-full"
-    assert main(command.split()) == 0, capfd.readouterr().err
-    printed = json.loads(capfd.readouterr().out)
-    assert printed["parity"]["layer_max_error"] < 1e-5
-    metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
-    assert metadata["bitsearch.strategy"] == "shape-full"
-    assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
-
-
-def test_parts_of_an_original_checkpoint_are_joined(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_export_of_an_original_checkpoint_in_parts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The authors keep both networks and their moments apart; one alone is told what it lacks, in one line."""
     state = original(network(), Stock())
     moments = {name: state.pop(name) for name in ("means", "stds")}
@@ -485,7 +471,8 @@ def test_parts_of_an_original_checkpoint_are_joined(
     for name, value in moments.items():
         np.save(tmp_path / f"{name}.npy", value.numpy())
     files = [str(tmp_path / name) for name in ("energy.pt", "shape.pt", "means.npy", "stds.npy")]
-    rest = f"--out {tmp_path / 'a.onnx'} --json --preset smoke --model calodream --strategy regular".split()
+    out = tmp_path / "authors.onnx"
+    rest = f"--out {out} --json --preset smoke --model calodream --strategy shape-full".split()
     assert main(["export", files[0], *rest]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "the checkpoint lacks the shape network (shape.pt), means and stds (means.npy stds.npy)" in line
@@ -493,6 +480,9 @@ def test_parts_of_an_original_checkpoint_are_joined(
     assert "means.npy holds keys that another file holds too: ['means']" in capfd.readouterr().err
     assert main(["export", *files, *rest]) == 0, capfd.readouterr().err
     assert json.loads(capfd.readouterr().out)["parity"]["layer_max_error"] < 1e-5
+    metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
+    assert metadata["bitsearch.strategy"] == "shape-full"
+    assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
 
 
 def test_presets_grow() -> None:

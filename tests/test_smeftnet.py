@@ -5,10 +5,12 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import wz_toy
@@ -422,6 +424,11 @@ def test_checkpoints_of_the_published_bit_script_are_bit30(
         made.convert({**state, "EC.0.mlp.layers.1.weight": torch.zeros(1)})
 
 
+@cache
+def _trace(preset: str, architecture: Architecture) -> onnx.ModelProto:
+    return export.trace(ENTRY.task("wz", preset).graphs(SMEFTNet(architecture))["angle"])
+
+
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_export_equals_the_network(preset: str, name: str) -> None:
@@ -434,7 +441,7 @@ def test_export_equals_the_network(preset: str, name: str) -> None:
     layers = [layer for layer, _ in quant.linear_layers(network)]
     quant.apply(network, Assignment.of(layers, configuration.assignment.quantized))
     graph = made.graphs(network)["angle"]
-    template = export.trace(made.graphs(SMEFTNet(network.architecture))["angle"])
+    template = _trace(preset, network.architecture)
     metadata = export.Metadata("0", "smeftnet", "wz", 0.0, {})
     model = export.lower(template, network.state_dict(), configuration.assignment, metadata)
     kinds = [node.op_type for node in model.graph.node]
