@@ -147,6 +147,20 @@ def test_csv_holds_every_digit(whole: RunFolder) -> None:
     assert float(rows[0]["latency_us batch 1, 1 thread"]) == front[0].latency_us[0].median_us
 
 
+def test_histograms_can_be_read_by_others(whole: RunFolder) -> None:
+    schema = pytest.importorskip("uhi.schema", reason="needs uhi, of the extra test")
+    content = json.loads((whole.report / "histograms.json").read_text())
+    schema.validate(content)
+    shown = dict(view.read(whole).shown())
+    assert len(content) == 2 * sum(len(item.histograms) for item in shown.values()) > 0
+    for kind, evaluation in shown.items():
+        for plot in evaluation.histograms:
+            made = content[f"{kind}/{plot.name}/generated"]
+            assert made["axes"][0]["edges"] == [*plot.edges]
+            assert made["storage"]["values"] == [*plot.generated]
+            assert content[f"{kind}/{plot.name}/reference"]["storage"]["values"] == [*plot.reference]
+
+
 def test_building_again_gives_the_same_page(tmp_path: Path) -> None:
     folder = begin(tmp_path)
     baselines(folder, "full", random.Random(1))

@@ -17,8 +17,7 @@ from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.names import safe_name
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import cards, figures, numbers, physics, tables, verdict, view
-from bitsearch.report.sheets import sheets
+from bitsearch.report import cards, figures, numbers, physics, sheets, tables, verdict, view
 from bitsearch.report.style import STYLE, Draw, Drawing, Picture, draw, inline, publish
 from bitsearch.report.template import fill
 
@@ -48,7 +47,7 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
     With an executor, figures are written side by side.
     """
     run = view.read(folder)
-    for name, text in sheets(run).items():
+    for name, text in sheets.texts(run).items():
         write_atomically(folder.report / name, text)
     for item in run.carded.values():
         content = json.dumps(dict(item.assignment), indent=1)
