@@ -62,6 +62,7 @@ def test_page_before_and_while_anything_is_measured(tmp_path: Path) -> None:
         assert "figure-pareto" in text
         assert f'data-stamp="{get(port, "/report/stamp")[1]}"' in text
         assert get(port, "/report/results.csv")[1].count("\n") == 2
+        assert get(port, "/report/histograms.json")[1] == "{}"
         assert get(port, INDEX, method="HEAD") == (200, "")
     assert not folder.report.exists()
 

@@ -17,8 +17,7 @@ from bitsearch import report
 from bitsearch.core.errors import BitsearchError, ConfigurationError
 from bitsearch.core.processes import processes
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import view
-from bitsearch.report.sheets import sheets
+from bitsearch.report import sheets, view
 from bitsearch.report.template import fill
 
 LOOPBACK: Final = "127.0.0.1"
@@ -52,9 +51,11 @@ class Site:
                 return HTTPStatus.OK, "text/plain; charset=utf-8", stamp.encode()
             return HTTPStatus.OK, TYPES[".html"], page.encode()
         name = address.removeprefix("/report/")
-        if address.startswith("/report/") and name.endswith(".csv") and self._folder.begun:
-            text = sheets(view.read(self._folder)).get(name)
-            return None if text is None else (HTTPStatus.OK, TYPES[".csv"], text.encode())
+        kind = Path(name).suffix
+        if address.startswith("/report/") and kind in (".csv", ".json") and self._folder.begun:
+            text = sheets.texts(view.read(self._folder)).get(name)
+            if text is not None:
+                return HTTPStatus.OK, TYPES[kind], text.encode()
         file = self._file(address)
         return (HTTPStatus.OK, TYPES[file.suffix], file.read_bytes()) if file else None
 
