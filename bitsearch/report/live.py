@@ -63,11 +63,12 @@ class Site:
         """Give a file of `report` or `models`, and of nothing beyond, whatever an address or a link says."""
         try:
             path = (self._folder.path / address.lstrip("/")).resolve()
+            whole = path.is_file()
         except (OSError, ValueError):
             return None
         inside = (self._folder.report, self._folder.models)
         known = path.suffix in TYPES and any(path.is_relative_to(folder.resolve()) for folder in inside)
-        return path if known and path.is_file() else None
+        return path if known and whole else None
 
     def _now(self) -> tuple[str, str]:
         """Draw the page again if the run has written since, but not all the time."""
