@@ -427,6 +427,14 @@ def test_spread_of_a_ratio_is_that_of_both_files() -> None:
     assert ratio.std == pytest.approx(2.0 * 0.05**0.5)
 
 
+def test_a_ratio_that_scatters_by_more_than_itself_is_not_given(whole: RunFolder) -> None:
+    run = view.read(whole)
+    assert run.reference is not None
+    loud = dataclasses.replace(run.reference.latency_us[0], spread_us=4000.0)
+    (speed,) = decision.speeds(dataclasses.replace(run.front[-1], latency_us=(loud,)), run.reference)
+    assert speed.text.startswith("not known")
+
+
 def trained(name: str, values: Sequence[float], item: Measurement) -> Measurement:
     """Give a measurement the results of trainings with common seeds."""
     quantity = Quantity(statistics.mean(values), statistics.stdev(values), len(values), tuple(values))

@@ -145,6 +145,8 @@ def speeds(item: Measurement, reference: Measurement) -> Iterator[Fact]:
         busy = "busy machine" if ratio.of.busy or ratio.to.busy else ""
         notes = (" \N{RIGHTWARDS ARROW} ".join(map(numbers.duration_us, times)), ratio.of.kernel, busy)
         text = f"{numbers.plus_minus(ratio.value, ratio.std)} \N{MULTIPLICATION SIGN} float's"
+        if ratio.std > ratio.value:
+            text = "not known: single calls scatter by more than they take"
         yield Fact(f"speed, {numbers.batch(ratio.of)}", text, ", ".join(filter(None, notes)))
 
 
