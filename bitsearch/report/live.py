@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", b"not by this name\n")
         elif address == "/":
             self.send_response(HTTPStatus.FOUND)
-            self.send_header("Location", PAGE)
+            self.send_header("Location", PAGE.lstrip("/"))  # relative, for whatever stands in front
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif found := self.server.site.find(address):

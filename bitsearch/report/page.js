@@ -143,7 +143,7 @@
       sessionStorage.setItem("kept", JSON.stringify({ open, seen: seen?.id, top: seen && top(seen), y: scrollY }));
     });
     setInterval(async () => {
-      const answer = await fetch("/report/stamp").catch(() => null);
+      const answer = await fetch("stamp").catch(() => null);
       document.getElementById("gone").hidden = Boolean(answer);
       const found = answer ? await answer.text() : stamp;
       const busy = all("input").some((field) => field.value) || !getSelection().isCollapsed;
