@@ -384,13 +384,21 @@ ARMS: Mapping[str, Arm] = {
 
 
 class Replay:
-    """One landscape, on which policies search; losses are signed so that less is better."""
+    """One landscape, on which policies search; losses are signed so that less is better.
 
-    def __init__(self, table: Table, landscapes: Landscapes, seed: int) -> None:
+    Noise is independent, or `common`, as where all trials train with one seed: most of it is then the same for similar
+    masks.
+    """
+
+    def __init__(self, table: Table, landscapes: Landscapes, seed: int, common: bool = False) -> None:
         self.table, self.problem, self.landscapes, self.seed = table, table.problem, landscapes, seed
         self._losses: dict[tuple[object, ...], float] = {}
         self.weights = landscapes.draw(np.random.default_rng((seed, 0)))
-        self.noise = landscapes.noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
+        self.seen_weights, noise = self.weights, landscapes.noise
+        if common:
+            added, noise = landscapes.common(seed % SEEDS)
+            self.seen_weights = self.weights + added
+        self.noise = noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
         self.handmade = [self.loss(item) for item in table.strategies.values()]
         self.ideal = self.handmade[0]
         self.worst = self.ideal + (1 + MARGIN) * (max(self.handmade) - self.ideal)
@@ -435,7 +443,8 @@ class Replay:
                 )
             }
             if (key := tuple(found.values())) not in known:
-                known[key] = self.loss(found) + float(self.noise[len(seen)])
+                shown = self.landscapes.loss(self.seen_weights, found)
+                known[key] = shown + float(self.noise[len(seen)])
                 seen.append((dict(found), known[key]))
                 study.tell(trial, [known[key], problem.gain(found)])
                 continue
@@ -482,10 +491,14 @@ def replay(arguments: argparse.Namespace) -> None:
     table = Table.read(DATA / f"{arguments.model}.json.gz")
     rows = [table.parameters(row) for row in table.rows]
     landscapes = Landscapes(table.problem, rows, table.sign * np.array([row.losses for row in table.rows]))
+    common = math.sqrt(max(landscapes.noise**2 - landscapes.common(0)[1] ** 2, 0.0))
     explained = ", ".join(f"{share:.3f} ({name})" for name, share in landscapes.explained().items())
     seconds = float(np.mean([row.seconds for row in table.rows])) / SEEDS
     print(f"{table.model}, {table.dataset}, {table.preset}: {len(rows)} configurations x {SEEDS} trainings")
-    print(f"explained by leave-one-out: {explained}; noise of one training {landscapes.noise:.3g}")
+    print(
+        f"explained by leave-one-out: {explained}; noise of one training {landscapes.noise:.3g}, "
+        f"{common:.3g} of it common to similar masks"
+    )
     print(
         f"{seconds:.1f} s of a core a training; columns: relative hypervolume at {CHECKPOINTS} trials ± standard "
         f"error of {arguments.seeds} searches; loss at {len(table.strategies)} handmade fractions less theirs"
@@ -495,7 +508,7 @@ def replay(arguments: argparse.Namespace) -> None:
     for name in arguments.arms:
         arm, areas, modelled, courses, gaps, spent = ARMS[name], [], [], [], [], []
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            place = Replay(table, landscapes, seed)
+            place = Replay(table, landscapes, seed, arguments.common_noise)
             seen, seconds_spent = place.search(arm, CHECKPOINTS[-1])
             # With fewer trials a search has fewer rungs.
             parts = [
@@ -576,6 +589,9 @@ def main() -> None:
     verb.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[:-1])
     verb.add_argument("--first", type=int, default=0, help="the first search seed")
     verb.add_argument("--seeds", type=int, default=10)
+    verb.add_argument(
+        "--common-noise", action="store_true", help="noise as where all trials train with one seed"
+    )
     verb.add_argument("--figure", type=Path, help="an SVG file for the curves")
     verb.set_defaults(run=replay)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
