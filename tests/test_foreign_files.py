@@ -573,3 +573,15 @@ def test_nodes_in_any_order_are_taken() -> None:
     nodes = [node("MatMul", ["h", "v"], ["y"]), node("MatMul", ["x", "w"], ["h"])]
     converted, _ = ternarize(build(nodes, {"w": signs(8, 8), "v": signs(8, 4)}), everything)
     assert run(converted, rows(2, 8))[0].shape == (2, 4)
+
+
+def test_data_of_other_files_is_not_written_over(tmp_path: Path) -> None:
+    """Whatever lies there under the names that data would get."""
+    names = [f"model.onnx.data{index or ''}" for index in range(5)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"other")
+    source = build([node("MatMul", ["x", "w"], ["y"])], {"w": signs(8, 400)})
+    graph.write(source, tmp_path / "model.onnx", limit=1000)
+    assert {(tmp_path / name).read_bytes() for name in names} == {b"other"}
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": rows(2, 8)})[0].shape == (2, 400)
