@@ -173,6 +173,13 @@ def test_fidelities_are_never_mixed(whole: RunFolder) -> None:
     assert {item.fidelity for item in run.candidates} == {"finetuned"}
 
 
+def test_search_and_final_trainings_are_held_to_each_other(whole: RunFolder) -> None:
+    short = {item.digest for item in whole.results() if item.fidelity == "finetuned"}
+    both = short & {item.digest for item in whole.results() if item.fidelity == "full"}
+    text = (whole.report / "index.html").read_text()
+    assert f"order the {len(both)} configurations that went through both" in text
+
+
 def test_run_that_has_only_begun(tmp_path: Path) -> None:
     text = page(begin(tmp_path)).text
     assert "This run has not ended" in text

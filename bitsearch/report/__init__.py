@@ -130,6 +130,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "front_serving": tables.serving(run, run.front),
         "baselines": tables.performance(run, run.baselines),
         "baselines_serving": tables.serving(run, run.baselines),
+        "rank_agreement": verdict.rank_agreement(run),
         "comparison": verdict.comparison_table(run) if run.searched else None,
         "published": tables.published(run),
         "measured": tables.measurements(run),
