@@ -188,6 +188,15 @@ def test_layers_in_bodies(backend: str) -> None:
     assert np.abs(run(found, x) - exact).max() < 0.1 * np.abs(exact).max()
 
 
+def test_keys_that_a_file_has_twice_come_once() -> None:
+    source = ternary(dense(64, 8, True))
+    for value in "ab":
+        source.metadata_props.add(key="author", value=value)
+    found = rewrite(source, "nbits")
+    onnx.checker.check_model(found, full_check=True)
+    assert graph.metadata(found)["author"] == "b"
+
+
 def test_chains_are_taken_apart() -> None:
     source = Chain.random(40, 24, 8).model()
     found = rewrite(source, "nbits")

@@ -569,6 +569,17 @@ def test_graphs_that_cannot_run_are_refused(nodes: list[onnx.NodeProto], words: 
         ternarize(source, everything)
 
 
+def test_nodes_whose_first_output_is_left_out_are_told_apart() -> None:
+    nodes = [
+        node("LSTM", ["x", "a", "r"], ["", "h"], hidden_size=8),
+        node("LSTM", ["h", "a", "r"], ["", "i"], hidden_size=8),
+        node("MatMul", ["i", "w"], ["y"]),
+    ]
+    constants = {"a": signs(1, 32, 8), "r": signs(1, 32, 8), "w": signs(8, 4)}
+    converted, _ = ternarize(build(nodes, constants, [2, "batch", 8]), only("w"))
+    assert ops_of(converted) == ["LSTM", "LSTM", "TernaryMatMul"]
+
+
 def test_nodes_in_any_order_are_taken() -> None:
     nodes = [node("MatMul", ["h", "v"], ["y"]), node("MatMul", ["x", "w"], ["h"])]
     converted, _ = ternarize(build(nodes, {"w": signs(8, 8), "v": signs(8, 4)}), everything)

@@ -59,9 +59,12 @@ def _check_order(model: onnx.ModelProto) -> None:
                     assert inner.node is not None
                     assert inner.outer is not None
                     inner, reader = inner.outer, inner.node
+                result = next(
+                    filter(None, reader.output), ""
+                )  # any output tells the node; the first may be left out
                 producer = owner.producers.get(name)
-                if producer is not None and reader.output:
-                    sorter.add((owner.path, reader.output[0]), (owner.path, producer.output[0]))
+                if producer is not None and result:
+                    sorter.add((owner.path, result), (owner.path, next(filter(None, producer.output))))
     try:
         sorter.prepare()
     except CycleError as error:
@@ -74,7 +77,7 @@ def _check_order(model: onnx.ModelProto) -> None:
 def copy(source: onnx.ModelProto, least: int = OPSET_MIN) -> onnx.ModelProto:
     """Copy a model, upgraded to opset `least` where it is older.
 
-    In the copy the standard domain has one name, and no two nodes of a graph have the same.
+    In the copy the standard domain has one name, no two nodes of a graph have the same, and no key comes twice.
 
     Raises:
         ExportError: onnx cannot upgrade the file.
@@ -85,6 +88,7 @@ def copy(source: onnx.ModelProto, least: int = OPSET_MIN) -> onnx.ModelProto:
     kept = [item for item in model.opset_import if item.domain not in STANDARD]
     del model.opset_import[:]
     model.opset_import.extend([helper.make_opsetid("", version), *kept])
+    helper.set_model_props(model, graph.metadata(model))
     for scope in graph.scopes(model):
         names = {node.name for node in scope.nodes}
         seen = set[str]()
