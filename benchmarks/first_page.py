@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -133,7 +134,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     )
     for number, row in enumerate(handmade):
         label = "handmade strategies" if number == 0 else None
-        look = {"color": style.ORANGE, "ms": 8, "mec": style.PAPER, "capsize": 2}
+        look: dict[str, Any] = {"color": style.ORANGE, "ms": 8, "mec": style.PAPER, "capsize": 2}
         axes.errorbar(100 * row.fraction, row.mean, error, fmt="D", label=label, **look)
     axes.set(xlim=(-3, 103), ylim=(min(row.mean for row in rows) - 2, max(row.mean for row in handmade) + 4))
     axes.set_xlabel("parameters in ternary layers [%]")

@@ -141,8 +141,8 @@ class Comparison:
             return None
         one, other = self.sides[number], self.sides[first]
         paired = one.seed == other.seed and one.data == other.data
-        values = (items[place].metrics[self.objective.name] for place in (number, first))
-        return between(*values, self.objective, paired=paired)
+        mine, theirs = (items[place].metrics[self.objective.name] for place in (number, first))
+        return between(mine, theirs, self.objective, paired=paired)
 
 
 def read(paths: Sequence[Path]) -> Comparison:

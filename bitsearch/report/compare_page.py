@@ -206,12 +206,15 @@ def _points(comparison: Comparison) -> str:
     return hepdata.text(independent, [values])
 
 
-def _looks(comparison: Comparison) -> Iterator[tuple[int, Side, dict[str, str]]]:
+def _looks(comparison: Comparison) -> Iterator[tuple[int, Side, dict[str, Any]]]:
     """Number every run and choose its colour and line; where groups outnumber the colours, lines tell them apart."""
     for place, group in enumerate(comparison.groups):
         for repetition, side in enumerate(group.sides):
             turn = repetition if len(comparison.groups) <= len(COLOURS) else place // len(COLOURS)
-            look = {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[turn % len(LINES)]}
+            look: dict[str, Any] = {
+                "color": COLOURS[place % len(COLOURS)],
+                "linestyle": LINES[turn % len(LINES)],
+            }
             yield comparison.sides.index(side), side, look | {"label": side.label}
 
 
@@ -300,7 +303,9 @@ def _members(comparison: Comparison, folder: Path) -> Table:
         "file size",
         "file",
     )
-    rows, digests, anchors = [], [], []
+    rows: list[tuple[Cell, ...]] = []
+    digests: list[str] = []
+    anchors: list[str] = []
     for number, side in enumerate(comparison.sides):
         for place, item in enumerate(side.front, 1):
             quantity = item.metrics[comparison.objective.name]
