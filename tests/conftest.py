@@ -34,7 +34,7 @@ from bitsearch.network import catalogue, quant
 from bitsearch.network.spec import Spec
 from bitsearch.network.trial import Trial
 from bitsearch.onnxfile import runtime
-from bitsearch.run import pipeline
+from bitsearch.run import begin
 
 settings.register_profile("bitsearch", deadline=None, derandomize=True)
 settings.load_profile("bitsearch")
@@ -93,7 +93,7 @@ def _no_power_cut() -> Iterator[None]:
 def _known_costs() -> Iterator[None]:
     """Let runs know beforehand what they cost, and time files shortly; test_plan.py rehearses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "rehearse", lambda *_: COSTS)
+        patch.setattr(begin, "rehearse", lambda *_: COSTS)
         patch.setattr(runtime, "TIMING_SECONDS", 0.02)
         yield
 

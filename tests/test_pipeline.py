@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return folder.report / "index.html"
 
     monkeypatch.setattr("bitsearch.report.build", no_report)
-    monkeypatch.setattr(pipeline._Run, "_evaluate", lambda *_: None)
+    monkeypatch.setattr(pipeline, "_evaluate", lambda *_: None)
 
 
 # --- what a run leaves -----------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_killed_run_goes_on_without_loss(
     smoke: SmokeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL in the middle of the search."""
-    monkeypatch.setattr(pipeline._Run, "_train_finalists", lambda *_: [])
+    monkeypatch.setattr(pipeline, "train_finalists", lambda *_: [])
     folder = smoke.begun(tmp_path / "run")
     command = [
         sys.executable,

@@ -11,7 +11,7 @@ from bitsearch.cli import main
 from bitsearch.core.manifest import Costs, Stage
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.task import Recipe, Recipes
-from bitsearch.run import pipeline
+from bitsearch.run import begin
 from bitsearch.run.plan import Forecast, Work, plan, predict
 from bitsearch.run.rehearsal import rehearse
 
@@ -158,7 +158,7 @@ def test_a_dry_run_times_and_keeps_nothing(
     tmp_path: Path, smoke: SmokeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "rehearse", rehearse)
+    monkeypatch.setattr(begin, "rehearse", rehearse)
     words = ["run", "--model", "caloinn", "--preset", "smoke", "--trials", str(TRIALS), "--dry-run", "--json"]
     words += ["--data", str(smoke.data)]
     assert main([*words, "--min-fraction", "0.9999"]) == 2

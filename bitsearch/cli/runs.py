@@ -155,12 +155,13 @@ def run(arguments: argparse.Namespace) -> None:
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
     from bitsearch.run import pipeline
+    from bitsearch.run.request import RunRequest
     from bitsearch.run.terminal import Terminal
 
     entry = catalogue.find(arguments.model)
     dataset = entry.task(columns.dataset(arguments), arguments.preset).dataset
     out = arguments.out or Path("runs") / safe_name(f"{entry.name}-{dataset}-{arguments.preset}")
-    request = pipeline.RunRequest(
+    request = RunRequest(
         model=arguments.model,
         dataset=dataset,
         data=tuple(path.resolve() for path in arguments.data),
