@@ -36,7 +36,7 @@ def add_functions(model: onnx.ModelProto) -> None:
     functions += [make(opset) for name, make in OTHERS.items() if name in kinds]
     # Behind what they are made of: onnx's reference evaluator wants it so.
     functions += [
-        ternary_chain.ternary_chain_function(length, opset)
+        ternary_chain.ternary_chain_function(length, opset, _activations(nodes, name))
         for name, length in ternary_chain.NAMES.items()
         if name in kinds
     ]
@@ -49,6 +49,17 @@ def add_functions(model: onnx.ModelProto) -> None:
         for function in functions:
             if node.op_type == function.name:
                 _complete(node, function)
+
+
+def _activations(nodes: list[onnx.NodeProto], name: str) -> set[str]:
+    """Collect the activations of the nodes of one kind."""
+    return {
+        attribute.s.decode(errors="replace")
+        for node in nodes
+        if node.op_type == name
+        for attribute in node.attribute
+        if attribute.name == "activation"
+    }
 
 
 def _complete(node: onnx.NodeProto, function: onnx.FunctionProto) -> None:

@@ -151,6 +151,22 @@ def test_function_body_agrees_with_numpy(runtime: str, activation: Any, opset: i
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_function_body_for_several_activations_takes_the_right_one(activation: Any) -> None:
+    chain = Chain.random(19, 24, 10, activation=activation, alpha=0.2)
+    model = chain.model(portable=False)
+    model.functions.extend([ops.ternary_matmul_function(), ops.ternary_chain_function(2)])
+    x = random_rows(50, 19)
+    found = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"X": x}
+    )
+    same = np.isclose(found[0], chain.expect(x), rtol=1e-5, atol=1e-5).all(axis=1)
+    assert same.mean() > 0.9
+    assert (
+        ops.ternary_chain_function(2, 20, [activation]).ByteSize() < ops.ternary_chain_function(2).ByteSize()
+    )
+
+
 def test_names_count_layers_in_every_length() -> None:
     for length in range(2, 9):
         chain = Chain.random(*range(3, 4 + length))

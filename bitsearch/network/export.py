@@ -32,6 +32,7 @@ from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
 from bitsearch.network import quant
 from bitsearch.network.forms import LINEAR, MESSAGES, replace_leaves
+from bitsearch.onnxfile import chains
 from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.linear import FOLDED, LAYERS
 from bitsearch.onnxfile.lowering import lowest_opset
@@ -165,6 +166,7 @@ def lower(
         if item.domain == "":
             item.version = lowest_opset(proto)
     ops.add_functions(proto)
+    chains.chain(proto)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
     return proto

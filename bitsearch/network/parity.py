@@ -11,6 +11,7 @@ from torch import nn
 from bitsearch.core.measurement import Parity
 from bitsearch.core.task import Graph
 from bitsearch.network.export import USE
+from bitsearch.onnxfile import chains
 from bitsearch.onnxfile.linear import FOLDED, LAYERS
 from bitsearch.onnxfile.runtime import open_session
 
@@ -23,14 +24,17 @@ FIRST = ("DynamicQuantizeLinear", "Gemm", "MatMul", "MatMulNBits", "TernaryMatMu
 def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[np.float32]]) -> Parity:
     """Run `model` in ONNX Runtime and compare every linear layer, then the outputs, with torch; the worst one counts.
 
+    Layers inside of chains are run one by one for that; outputs are those of the model as it is.
+
     Every layer of torch is fed what its layer in ONNX Runtime was fed: one flipped rounding would otherwise hide
     all layers behind it.
     """
-    layers = [node for node in model.graph.node if _property(node, FOLDED) is not None]
-    blocks = [node for node in model.graph.node if _property(node, LAYERS)]
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
-    names = [name for node in layers for name in (_input(model, node), node.output[0])]
+    chains.unchain(exposed)
+    layers = [node for node in exposed.graph.node if _property(node, FOLDED) is not None]
+    blocks = [node for node in exposed.graph.node if _property(node, LAYERS)]
+    names = [name for node in layers for name in (_input(exposed, node), node.output[0])]
     names += [name for node in blocks for name in (*node.input[:BLOCK_INPUTS], node.output[0])]
     known = {output.name for output in model.graph.output}
     exposed.graph.output.extend(
@@ -39,19 +43,18 @@ def compare(model: onnx.ModelProto, graph: Graph, inputs: Mapping[str, NDArray[n
         if name not in known
     )
     outputs = [output.name for output in model.graph.output]
-    session = open_session(exposed)
-    values = dict(
-        zip(wanted := [*outputs, *dict.fromkeys(names)], session.run(wanted, dict(inputs)), strict=True)
-    )
+    wanted = list(dict.fromkeys(names))
+    values = dict(zip(wanted, open_session(exposed).run(wanted, dict(inputs)), strict=True)) if wanted else {}
+    served = open_session(model).run(outputs, dict(inputs))
     network = graph.module.get_submodule("network").cpu().eval()
     errors = [
-        _layer_error(network, node, values[_input(model, node)], values[node.output[0]]) for node in layers
+        _layer_error(network, node, values[_input(exposed, node)], values[node.output[0]]) for node in layers
     ]
     errors += [_block_error(network, node, values) for node in blocks]
     with torch.no_grad():
         found = graph.module.eval()(*(torch.from_numpy(inputs[name]) for name in graph.inputs))
     expected = [item.numpy() for item in (found if isinstance(found, tuple | list) else (found,))]
-    pairs = [(values[name], theirs) for name, theirs in zip(outputs, expected, strict=True)]
+    pairs = list(zip(served, expected, strict=True))
     means = [_mean_difference(*pair) for pair in pairs]
     return Parity(
         layer_max_error=max(errors, default=0.0),

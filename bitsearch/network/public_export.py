@@ -18,6 +18,7 @@ from bitsearch.core.space import Fractions
 from bitsearch.core.task import Graph
 from bitsearch.network import export, parity, quant
 from bitsearch.network.convert import declined
+from bitsearch.onnxfile import chains
 from bitsearch.onnxfile import graph as onnx_graph
 from bitsearch.onnxfile.linear import FOLDED, LAYERS
 
@@ -184,7 +185,7 @@ def _require_called(model: Any, assignment: Assignment, network: nn.Module) -> N
     """Refuse a file that says a layer is quantised when nothing in it is."""
     called = {
         node.name.partition(export.USE)[0]
-        for scope in onnx_graph.scopes(model)
+        for scope in onnx_graph.scopes(chains.unchained(model))
         for node in scope.graph.node
         if any(item.key == FOLDED for item in node.metadata_props)
     }

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, inliner, numpy_helper
+from onnx import helper, numpy_helper
 
 from bitsearch.core.errors import ExportError
-from bitsearch.onnxfile import graph, upgrade
+from bitsearch.onnxfile import chains, graph, upgrade
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.onnxfile.linear import FOLDED
 from bitsearch.onnxfile.products import MICROSOFT, Backend, Product
 from bitsearch.ops import DOMAIN
-from bitsearch.ops.ternary_chain.function import NAMES as CHAINS
 from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 from bitsearch.ops.ternary_matmul.reference import unpack
 
@@ -36,10 +35,8 @@ def rewrite(model: onnx.ModelProto, backend: Backend | str, keep: Keep | None = 
     backend = Backend(backend)
     if backend is Backend.TERNARY and keep is None:
         return model
+    model = chains.unchained(model)
     model = upgrade.copy(model, OPSET_OF_INT2 if backend is Backend.INT2 else OPSET_MIN)
-    chains = [(f.domain, f.name) for f in model.functions if f.domain == DOMAIN and f.name in CHAINS]
-    if chains:  # whose layers are TernaryMatMul
-        model = inliner.inline_selected_functions(model, chains)
     _Rewriting(model, backend, keep).apply()
     return model
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from bitsearch.core.atomic import replacing, write_atomically
 from bitsearch.core.errors import BitsearchError, ExportError
-from bitsearch.onnxfile import folding, stored
+from bitsearch.onnxfile import chains, folding, stored
 
 _FIRST_TYPES = {
     onnx.TensorProto.FLOAT8E4M3FN: 9,
@@ -34,8 +34,8 @@ INLINE = 2**28  # bytes up to which external data is written into the file itsel
 STANDARD = ("", "ai.onnx")
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """Read a model; its external data is checked and stays on disk.
+def read(path: Path, *, chained: bool = False) -> onnx.ModelProto:
+    """Read a model; its external data is checked and stays on disk. Chains become layers, unless `chained` says not to.
 
     Raises:
         ExportError: the file, or its external data, is missing or is no ONNX model.
@@ -52,6 +52,8 @@ def read(path: Path) -> onnx.ModelProto:
                 stored.locate(tensor, path)
             elif tensor.raw_data or any(length < 0 for length in tensor.dims):
                 stored.check_size(tensor)
+        if not chained:
+            chains.unchain(model)
     return model
 
 

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitsearch.onnxfile import folding, graph
+from bitsearch.onnxfile import chains, folding, graph
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.onnxfile.linear import is_linear, layer_name
 from bitsearch.onnxfile.products import MICROSOFT
@@ -132,12 +132,12 @@ def _describe(model: onnx.ModelProto, path: Path) -> FileContent:
 
 def layer_contents(model: onnx.ModelProto) -> tuple[LayerContent, ...]:
     """List the constant weights of nodes, also of those in bodies of If and Loop."""
-    return tuple(item.content for item in _weights(list(graph.scopes(model))))
+    return tuple(item.content for item in _weights(list(graph.scopes(chains.unchained(model)))))
 
 
 def parameters(model: onnx.ModelProto) -> tuple[int, int]:
     """Count the parameters of layers of two bits and less, and all parameters; shared ones count once."""
-    inner = list(graph.scopes(model))
+    inner = list(graph.scopes(chains.unchained(model)))
     return _count(inner, _weights(inner))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bitsearch import ops
 from bitsearch.core.measurement import Latency
-from bitsearch.onnxfile import graph
+from bitsearch.onnxfile import chains, graph
 
 MINIMUM_BLOCKS = 3
 BLOCK_SECONDS = 0.02
@@ -60,7 +60,8 @@ def kernel_of(model: onnx.ModelProto | Path) -> str:
     """Name the kernel that runs a file's ternary layers; empty where it has none."""
     content = onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
     ternary = any(
-        node.domain == ops.DOMAIN and (node.op_type == "TernaryMatMul" or _has_low_bit_layer(node))
+        chains.is_chain(node)
+        or (node.domain == ops.DOMAIN and (node.op_type == "TernaryMatMul" or _has_low_bit_layer(node)))
         for scope in graph.scopes(content)
         for node in scope.graph.node
     )

@@ -64,7 +64,7 @@ def verify(
     Raises:
         ExportError: the file cannot be read or holds no such node, or onnxruntime refuses it.
     """
-    model = graph.read(path)
+    model = graph.read(path, chained=True)
     with graph.refusals(path):
         nodes = [
             (scope, node)
