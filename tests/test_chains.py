@@ -168,7 +168,7 @@ def test_long_runs_become_several_chains() -> None:
 def test_a_chain_of_anyone_is_read_as_layers(text: str, tmp_path: Any) -> None:
     chain = Chain.random(9, 12, 7, 5, activation="relu")
     model = chain.model()
-    model.graph.node[0].metadata_props.add(key=chains.LAYERS, value=text)
+    model.graph.node[0].metadata_props.add(key=chains.CHAIN, value=text)
     graph.write(model, tmp_path / "chain.onnx")
     read = graph.read(tmp_path / "chain.onnx")
     assert kinds(read) == ["TernaryMatMul", "Relu", "TernaryMatMul", "Relu", "TernaryMatMul"]

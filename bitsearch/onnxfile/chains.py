@@ -18,7 +18,7 @@ from bitsearch.ops import DOMAIN, add_functions
 from bitsearch.ops.ternary_chain.function import NAMES, PREFIX
 from bitsearch.ops.ternary_chain.reference import LENGTHS
 
-LAYERS = "bitsearch.layers"
+CHAIN = "bitsearch.chain"
 """Property of chains: names and properties of the nodes that it is made of, as JSON."""
 LAYER = "TernaryMatMul"
 ACT_QMAX, ALPHA = 127.0, 0.01
@@ -178,7 +178,7 @@ def _chain(layers: list[onnx.NodeProto], settings: Mapping[str, Any]) -> onnx.No
         **settings,
     )
     described = [[layer.name, {item.key: item.value for item in layer.metadata_props}] for layer in layers]
-    made.metadata_props.add(key=LAYERS, value=json.dumps(described))
+    made.metadata_props.add(key=CHAIN, value=json.dumps(described))
     return made
 
 
@@ -222,7 +222,7 @@ def _activation_nodes(attributes: Mapping[str, Any], y: str, output: str) -> Ite
 
 def _described(node: onnx.NodeProto, length: int) -> list[tuple[str, dict[str, str]]]:
     """Read the names and properties of a chain's layers; numbers where the file does not tell them well."""
-    given = next((item.value for item in node.metadata_props if item.key == LAYERS), "")
+    given = next((item.value for item in node.metadata_props if item.key == CHAIN), "")
     try:
         found = [
             (str(name), {str(k): str(v) for k, v in properties.items()})
