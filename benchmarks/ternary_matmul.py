@@ -4,7 +4,7 @@ Every contestant is checked before it is timed. Blocks of runs are interleaved i
 time of the thread (at two threads: wall time). What a call of a session that does nothing costs is subtracted, so
 that onnxruntime's contestants are compared by their nodes. With --scaling, ternary, fp32 and int8 are instead
 compared with themselves on two threads, in wall time and longer blocks.
-Usage: ternary_matmul.py [--threads T] [--blocks B] [--all-odd] [--scaling] [M,K,N ...]
+Usage: ternary_matmul.py [--threads T] [--blocks B] [--all-odd] [--chains] [--scaling] [M,K,N ...]
 """
 
 import argparse
@@ -252,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", nargs="*", metavar="M,K,N")
     parser.add_argument("--all-odd", action="store_true", help="add the sweep of odd shapes")
+    parser.add_argument("--chains", action="store_true", help="layers one after the other alone")
     parser.add_argument("--scaling", action="store_true", help="two threads against one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--blocks", type=int, default=25)
@@ -268,7 +269,7 @@ def main() -> None:
     print(
         "microseconds: minimum (median) of blocks; x: how many times slower than ternary (fused), by minima"
     )
-    shapes = arguments.shapes or SMALL_SHAPES + LARGE_SHAPES + ODD_SHAPES
+    shapes = arguments.shapes or ([] if arguments.chains else SMALL_SHAPES + LARGE_SHAPES + ODD_SHAPES)
     for shape in shapes + (ALL_ODD_SHAPES if arguments.all_odd else []):
         m, k, n = map(int, shape.split(","))
         print(row(shape, m * k * n, compare(m, k, n, threads, blocks)), flush=True)
