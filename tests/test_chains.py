@@ -156,6 +156,12 @@ def test_layers_without_a_bias_stay() -> None:
     assert kinds(model) == ["TernaryMatMul", "Relu", "TernaryMatMul"]
 
 
+def test_only_the_activations_asked_for_make_chains() -> None:
+    model = build(f"a = L0(X) {SILU} d = L1(c) f = Relu(d) Y = L2(f)", LAYERS)
+    chains.chain(model, chains.EXACT)
+    assert kinds(model) == ["TernaryMatMul", "Sigmoid", "Mul", "TernaryChain2"]
+
+
 def test_long_runs_become_several_chains() -> None:
     square = {f"L{i}": Layer.random(9, 9, i) for i in range(11)}
     steps = " ".join(f"a{i} = L{i}({f'c{i - 1}' if i else 'X'}) c{i} = Relu(a{i})" for i in range(10))

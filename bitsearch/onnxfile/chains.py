@@ -7,7 +7,7 @@ The way back is exact, names of layers and properties of their nodes included.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ from onnx import helper
 
 from bitsearch.ops import DOMAIN, add_functions
 from bitsearch.ops.ternary_chain.function import NAMES, PREFIX
-from bitsearch.ops.ternary_chain.reference import LENGTHS
+from bitsearch.ops.ternary_chain.reference import ACTIVATIONS, LENGTHS
 
 CHAIN = "bitsearch.chain"
 """Property of chains: names and properties of the nodes that it is made of, as JSON."""
 LAYER = "TernaryMatMul"
 ACT_QMAX, ALPHA = 127.0, 0.01
+EXACT = frozenset(("relu", "leaky-relu"))
+"""Activations with which a chain gives the same bits as its nodes one by one."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Activation:
     settings: Mapping[str, Any]
 
 
-def chain(model: onnx.ModelProto) -> None:
-    """Write, in place, runs of ternary layers that read each other alone as chains, in all graphs."""
+def chain(model: onnx.ModelProto, activations: Collection[str] = tuple(ACTIVATIONS)) -> None:
+    """Write, in place, runs of ternary layers with some of the activations between them as chains, in all graphs."""
     graphs = list(_graphs(model.graph))
     read = Counter(name for graph in graphs for node in graph.node for name in node.input)
     read.update(value.name for graph in graphs for value in graph.output)
     # Bodies first: a graph whose nodes are replaced holds copies of them.
-    made = [_chain_graph(graph, read) for graph in reversed(graphs)]
+    made = [_chain_graph(graph, read, activations) for graph in reversed(graphs)]
     if any(made):
         add_functions(model)
 
@@ -86,7 +88,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     yield from _graphs(inner)
 
 
-def _chain_graph(graph: onnx.GraphProto, read: Mapping[str, int]) -> bool:
+def _chain_graph(graph: onnx.GraphProto, read: Mapping[str, int], activations: Collection[str]) -> bool:
     nodes = list(graph.node)
     readers: dict[str, list[int]] = {}
     for place, node in enumerate(nodes):
@@ -112,6 +114,8 @@ def _chain_graph(graph: onnx.GraphProto, read: Mapping[str, int]) -> bool:
             if nodes[following[0]].input[0] != activation.output or _q_max(node) != _q_max(
                 nodes[following[0]]
             ):
+                break
+            if activation.settings["activation"] not in activations:
                 break
             if between and between[0].settings != activation.settings:
                 break
