@@ -25,7 +25,7 @@ class WorkerDiedError(Exception):
 
 
 @contextmanager
-def processes(count: int, begin: Callable[..., None], *arguments: Any) -> Iterator[Executor]:
+def processes(count: int, begin: Callable[..., object], *arguments: Any) -> Iterator[Executor]:
     """Give `count` fresh processes, each set up by `begin(*arguments)`; what they do at the end is broken off.
 
     A process that dies is replaced and its task tried again; the task's future raises WorkerDiedError when that has
@@ -93,7 +93,7 @@ class _Replacing(Executor):
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _begin(parent: int, stop: Event, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(parent: int, stop: Event, begin: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     # An interrupt is for the parent, which then ends its processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()

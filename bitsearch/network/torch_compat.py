@@ -23,7 +23,7 @@ def import_compiler() -> None:
 def places(mask: Tensor) -> Tensor:
     """Find where a mask of any shape is true, `(places, axes)`; a trace takes it that this is somewhere."""
     found = mask.nonzero()
-    torch._check(found.shape[0] > 0)
+    torch._check(found.shape[0] > 0)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -56,12 +56,12 @@ def _check_order(model: onnx.ModelProto) -> None:
                         "which nothing puts out; expected a node, an input or a constant of that name"
                     )
                 while inner is not owner:
-                    assert inner.node is not None
-                    assert inner.outer is not None
-                    inner, reader = inner.outer, inner.node
-                result = next(
-                    filter(None, reader.output), ""
-                )  # any output tells the node; the first may be left out
+                    outer, holder = inner.outer, inner.node
+                    assert outer is not None
+                    assert holder is not None
+                    inner, reader = outer, holder
+                # Any output tells the node; the first may be left out.
+                result = next(filter(None, reader.output), "")
                 producer = owner.producers.get(name)
                 if producer is not None and result:
                     sorter.add((owner.path, result), (owner.path, next(filter(None, producer.output))))

@@ -37,7 +37,7 @@ class PairByPair(nn.Module):
         seen = real is not None and self.training
         values = over_real(function, features, real) if real is not None and seen else function(features)
         slots = math.isqrt(len(entries))
-        return values.index_select(1, entries).unflatten(1, (slots, slots))
+        return values.index_select(1, entries).reshape(values.shape[0], slots, slots, *values.shape[2:])
 
 
 def over_real(function: Function, x: Tensor, real: Tensor) -> Tensor:
