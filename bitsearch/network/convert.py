@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Pointwise(nn.Module):
         sizes = convolution.in_channels, convolution.out_channels
         self.linear = nn.Linear(*sizes, convolution.bias is not None, device="meta")
         self.linear.weight = nn.Parameter(convolution.weight.detach().flatten(1))
-        self.linear.register_parameter("bias", convolution.bias)
+        self.linear.bias = cast(nn.Parameter, convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(batch, in_channels, ...)` to `(batch, out_channels, ...)`."""
@@ -127,7 +127,7 @@ def reason(module: nn.Module) -> str | None:
     if isinstance(module, nn.MultiheadAttention):
         if type(module) is not nn.MultiheadAttention:
             return f"{kind} is a subclass of MultiheadAttention, whose forward pass is not known"
-        if module.in_proj_weight is None:
+        if "in_proj_weight" not in dict(module.named_parameters(recurse=False)):
             return "MultiheadAttention with kdim or vdim of their own is not converted"
         if module.bias_k is not None or module.add_zero_attn:
             return "MultiheadAttention with add_bias_kv or add_zero_attn is not converted"
