@@ -10,6 +10,7 @@ of five calls on one thread, over the time of the float32 file in the same host.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,10 @@ const [model, folder, out] = process.argv.slice(1);
 """
 
 
+class NotInstalledError(RuntimeError):
+    """A host's packages do not exist for this Python or machine."""
+
+
 @dataclass(frozen=True)
 class Host:
     """A runtime in an environment of its own; no packages are this environment's."""
@@ -109,12 +114,14 @@ class Host:
         """Install at first use; give the folder.
 
         Raises:
-            RuntimeError: pip or npm failed.
+            NotInstalledError: pip or npm failed.
         """
         place = folder / "-".join(self.packages).replace("==", "-").replace("@", "-").replace("/", "-")
         if not self.packages or (place / ".installed").exists():
             return place
         place.mkdir(parents=True, exist_ok=True)
+        if self.client == NODE and not shutil.which("npm"):
+            raise NotInstalledError("found no npm, expected node with npm")
         if self.client == NODE:
             # Without scripts: they fetch libraries for graphics cards.
             words = ["npm", "install", "--ignore-scripts", "--prefix", str(place), *self.packages]
@@ -122,7 +129,7 @@ class Host:
             words = [sys.executable, "-m", "pip", "install", "-q", "--target", str(place), *self.packages]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{self.name}: {done.stderr[-500:]}")
+            raise NotInstalledError(f"{self.name}: {done.stderr[-500:].strip()}")
         (place / ".installed").touch()
         return place
 

@@ -1,35 +1,17 @@
 """Old and other runtimes, each in an environment of its own: `make test-hosts` (they are installed at first use)."""
 
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from other_hosts import FOLDER, hosts, installed
 
 pytestmark = [pytest.mark.hosts, pytest.mark.slow]
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / ".build/hosts"
 SAME_BITS = (
     "caloinn",
     "smeftnet",
 )  # the others hold float operators whose order of sums changed over versions
 TOLERANCE = 1e-3  # of the largest number: an activation on a rounding edge moves by one step, one of 254
-
-
-def load() -> Any:
-    spec = spec_from_file_location("hosts", ROOT / "benchmarks/hosts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    import sys
-
-    sys.modules["hosts"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-hosts = load()
 
 
 @pytest.fixture(scope="module", params=sorted(hosts.NETWORKS))
@@ -42,6 +24,7 @@ def test_exported_files_agree(host: Any, case: Any) -> None:
     if host.name == "onnx.reference" and case.name == "pdat":
         pytest.skip("onnx's evaluator fails in GatherElements of these ranks")
     file = "portable" if host.name.startswith("OpenVINO") else "ternary"
+    installed(host)
     found, _ = host.run(case.files[file], case.feed, FOLDER)
     scale = np.abs(case.expected).max()
     np.testing.assert_allclose(found, case.expected, atol=TOLERANCE * scale)
