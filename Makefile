@@ -33,9 +33,9 @@ test-oldest: .build/headers
 	.build/oldest/bin/uv pip install -q --python .build/oldest/bin/python --resolution lowest-direct '.[search,test]'
 	.build/oldest/bin/pytest
 
-# Old and other runtimes, in environments of their own under .build/hosts.
+# Old and other runtimes, in environments of their own under .build/hosts. A network's files are exported once.
 test-hosts: .venv/.installed
-	$(BIN)/pytest -m hosts
+	$(BIN)/pytest -m hosts -n 2 --dist loadgroup
 
 # One wheel for Linux of glibc 2.28 (EL8) or newer on this processor, in dist.
 wheel: .venv/.installed

@@ -3,19 +3,27 @@
     .venv/bin/python benchmarks/hosts.py [--folder .build/hosts] [--hosts NAME ...] > docs/hosts.md
 
 Networks are those of preset smoke with random weights. Every host is an environment of its own, installed into the
-folder at first use by pip or npm. Each file is compared with the newest onnxruntime and the library; times are minima
-of five calls on one thread, over the time of the float32 file in the same host.
+folder at first use by pip or npm. Each file is compared with the newest onnxruntime and the library: the same bits, or
+the largest difference over the largest number. Times are minima of five calls on one thread, and say how many times
+faster a file is than the float32 file in the same host without the library.
 """
 
 import argparse
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -25,9 +33,10 @@ from numpy.typing import NDArray
 
 from bitsearch import ops
 from bitsearch.network import catalogue, export
+from bitsearch.onnxfile.backends import Backend, rewrite
 from bitsearch.onnxfile.inputs import draw
 from bitsearch.onnxfile.portable import portable
-from bitsearch.onnxfile.runtime import open_session
+from bitsearch.onnxfile.runtime import environment, open_session
 
 NETWORKS = {
     "caloinn": ("ds1-photon", "sampler", "all"),
@@ -35,22 +44,37 @@ NETWORKS = {
     "pdat": ("quark-gluon", "classifier", "bit"),
     "smeftnet": ("wz", "angle", "bit"),
 }
-BATCH = 4
+BATCH, LARGE_BATCH = 4, 64
+SAME = "the same bits"
 Array = NDArray[np.float32]
 
 ONNXRUNTIME = """
 import json, sys, time, numpy as np, onnxruntime
-model, feed, out, library = sys.argv[1:]
+from concurrent.futures import ThreadPoolExecutor
+model, feed, out, library, pattern = sys.argv[1:]
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads, options.log_severity_level = 1, 3
 if library != "-":
     options.register_custom_ops_library(library)
+if pattern == "Par04":
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-def run(feed): return session.run(None, feed)[0]
+def call(feed): return session.run(None, feed)[0]
+def run(feed):
+    if pattern == "Par04":
+        count = len(next(iter(feed.values())))
+        return np.concatenate([call({k: v[i : i + 1] for k, v in feed.items()}) for i in range(count)])
+    if pattern == "CMSSW":
+        with ThreadPoolExecutor(4) as streams:
+            first, *others = streams.map(call, [feed] * 4)
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+        return first
+    return call(feed)
 """
 OPENVINO = """
 import json, sys, time, numpy as np, openvino
-model, feed, out, library = sys.argv[1:]
+model, feed, out, *_ = sys.argv[1:]
 settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 compiled = openvino.Core().compile_model(model, "CPU", settings)
 def run(feed): return compiled(feed)[compiled.output(0)]
@@ -58,7 +82,7 @@ def run(feed): return compiled(feed)[compiled.output(0)]
 REFERENCE = """
 import json, sys, time, numpy as np
 from onnx.reference import ReferenceEvaluator
-model, feed, out, library = sys.argv[1:]
+model, feed, out, *_ = sys.argv[1:]
 evaluator = ReferenceEvaluator(model)
 def run(feed): return evaluator.run(None, feed)[0]
 """
@@ -95,26 +119,44 @@ const [model, folder, out] = process.argv.slice(1);
 """
 
 
+class NotInstalledError(RuntimeError):
+    """A host's packages do not exist for this Python or machine."""
+
+
 @dataclass(frozen=True)
 class Host:
-    """A runtime in an environment of its own; no packages are this environment's."""
+    """A runtime in an environment of its own; no packages are this environment's.
+
+    `pattern` is whose calls are repeated: one event a call without optimisation (`Par04`), or one session for several
+    threads (`CMSSW`).
+    """
 
     name: str
     client: str
     packages: tuple[str, ...] = ()
     library: bool = False
     preload: bool = False
+    pattern: str = "-"
 
     def environment(self, folder: Path) -> Path:
         """Install at first use; give the folder.
 
         Raises:
-            RuntimeError: pip or npm failed.
+            NotInstalledError: pip or npm failed.
         """
         place = folder / "-".join(self.packages).replace("==", "-").replace("@", "-").replace("/", "-")
         if not self.packages or (place / ".installed").exists():
             return place
         place.mkdir(parents=True, exist_ok=True)
+        with (place / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (place / ".installed").exists():
+                self._install(place)
+        return place
+
+    def _install(self, place: Path) -> None:
+        if self.client == NODE and not shutil.which("npm"):
+            raise NotInstalledError("found no npm, expected node with npm")
         if self.client == NODE:
             # Without scripts: they fetch libraries for graphics cards.
             words = ["npm", "install", "--ignore-scripts", "--prefix", str(place), *self.packages]
@@ -122,9 +164,8 @@ class Host:
             words = [sys.executable, "-m", "pip", "install", "-q", "--target", str(place), *self.packages]
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{self.name}: {done.stderr[-500:]}")
+            raise NotInstalledError(f"{self.name}: {done.stderr[-500:].strip()}")
         (place / ".installed").touch()
-        return place
 
     def run(self, model: Path, feed: Path, folder: Path) -> tuple[Array, float]:
         """Run a file in the host; give its first output and the seconds of a call.
@@ -132,7 +173,10 @@ class Host:
         Raises:
             RuntimeError: the host refused; the message is its own.
         """
-        out = feed.parent / "y.npy"
+        with tempfile.TemporaryDirectory() as work:
+            return self._run(model, feed, folder, Path(work) / "y.npy")
+
+    def _run(self, model: Path, feed: Path, folder: Path, out: Path) -> tuple[Array, float]:
         place = self.environment(folder)
         environment = os.environ | {"PYTHONPATH": str(place)}
         if self.preload:
@@ -143,7 +187,8 @@ class Host:
             words = ["node", "-e", NODE, str(model), str(feed.parent), str(out)]
         else:
             library = str(ops.library_path()) if self.library else "-"
-            words = [sys.executable, "-c", self.client + FINISH, str(model), str(feed), str(out), library]
+            words = [sys.executable, "-c", self.client + FINISH, str(model), str(feed), str(out)]
+            words += [library, self.pattern]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
@@ -151,26 +196,59 @@ class Host:
         return found, float(done.stdout.splitlines()[-1])
 
 
-OLD = ("1.17.1", "1.20.1")
+NEWEST = onnxruntime.__version__
+VERSIONS = {
+    **{version: (f"onnxruntime=={version}", "numpy==1.26.4") for version in ("1.17.1", "1.20.1")},
+    NEWEST: (),
+}
 HOSTS = [
-    host
-    for name, packages in (
-        *((version, (f"onnxruntime=={version}", "numpy==1.26.4")) for version in OLD),
-        (onnxruntime.__version__, ()),
-    )
-    for host in (
-        Host(f"onnxruntime {name}, library", ONNXRUNTIME, packages, library=True),
-        Host(f"onnxruntime {name}", ONNXRUNTIME, packages),
-    )
-] + [
-    Host("onnxruntime-node 1.17.0", NODE, ("onnxruntime-node@1.17.0",)),
+    *(
+        host
+        for version, packages in VERSIONS.items()
+        for host in (
+            Host(f"onnxruntime {version}, library", ONNXRUNTIME, packages, library=True),
+            Host(f"onnxruntime {version}, preload", ONNXRUNTIME, packages, preload=True),
+            Host(f"onnxruntime {version}", ONNXRUNTIME, packages),
+        )
+    ),
+    *(
+        host
+        for pattern, version in (("Par04", NEWEST), ("CMSSW", "1.20.1"))
+        for host in (
+            Host(
+                f"{pattern}'s calls, preload", ONNXRUNTIME, VERSIONS[version], preload=True, pattern=pattern
+            ),
+            Host(f"{pattern}'s calls", ONNXRUNTIME, VERSIONS[version], pattern=pattern),
+        )
+    ),
     Host("onnxruntime-node 1.17.0, preload", NODE, ("onnxruntime-node@1.17.0",), preload=True),
-    Host("onnxruntime-node 1.30.0", NODE, ("onnxruntime-node@1.30.0",)),
+    Host("onnxruntime-node 1.17.0", NODE, ("onnxruntime-node@1.17.0",)),
     Host("onnxruntime-node 1.30.0, preload", NODE, ("onnxruntime-node@1.30.0",), preload=True),
+    Host("onnxruntime-node 1.30.0", NODE, ("onnxruntime-node@1.30.0",)),
     Host("onnxruntime-web 1.30.0", NODE, ("onnxruntime-web@1.30.0",)),
     Host("OpenVINO 2026.4.1", OPENVINO, ("openvino==2026.4.1",)),
     Host("onnx.reference", REFERENCE),
 ]
+
+SOFIE_OPERATORS = """
+    Sqrt Reciprocal Neg Exp Log Sin Cos Abs Softplus Atan Floor Add Sub Mul Div Pow Mod Max Min Mean Sum Equal Less
+    LessOrEqual Greater GreaterOrEqual IsInf IsNaN Not ReduceMean ReduceSum ReduceSumSquare ReduceProd
+    BatchNormalization Constant ConstantOfShape Cast Concat Conv ConvTranspose Gemm GRU Identity LeakyRelu LSTM
+    AveragePool GlobalAveragePool MaxPool Relu Reshape Flatten Squeeze Unsqueeze RNN Gelu Selu Shape Sigmoid Swish
+    Slice Softmax LogSoftmax Tanh Transpose MatMul LayerNormalization Expand Gather GatherND Erf Elu HardSigmoid
+    HardSwish EyeLike Range TopK Tile Split If InstanceNormalization Pad Where Einsum RandomNormal RandomNormalLike
+    RandomUniform RandomUniformLike ScatterElements ScatterND NonZero Clip
+"""
+"""What ROOT's SOFIE registers in tmva/sofie_parsers/src/RModelParser_ONNX.cxx at commit 80ab68e26ed3."""
+FILES = {
+    "ternary": "as exported, with functions",
+    "portable": "by `bitsearch export --portable`: standard operators alone",
+    **{
+        str(backend): f"by `--backend {backend}`"
+        for backend in Backend
+        if backend not in (Backend.TERNARY, "float32")
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -190,8 +268,9 @@ def case(name: str, folder: Path) -> Case:
     task = entry.task(dataset, "smoke")
     place = folder / "cases" / name
     place.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Path] = {}
+    files = {name: place / f"{name}.onnx" for name in ("float32", *FILES)}
     strategies = {item.name: item.configuration for item in entry.space(task).strategies}
+    traces: dict[str, onnx.ModelProto] = {}
     for label, strategy in (("float32", next(iter(strategies))), ("ternary", ternary)):
         torch.manual_seed(0)
         configuration = strategies[strategy]
@@ -200,13 +279,14 @@ def case(name: str, folder: Path) -> Case:
             for parameter in network.parameters():  # some start as zeros, which would agree anywhere
                 parameter.add_(0.02 * torch.randn_like(parameter))
         metadata = export.Metadata("hosts", name, dataset, 0.0, {})
-        template = export.trace(task.graphs(network)[graph])
-        model = export.lower(template, network.state_dict(), configuration.assignment, metadata)
-        files[label] = place / f"{label}.onnx"
+        options = repr(configuration.options)
+        if options not in traces:
+            traces[options] = export.trace(task.graphs(network)[graph])
+        model = export.lower(traces[options], network.state_dict(), configuration.assignment, metadata)
         onnx.save(model, files[label])
-        if label == "ternary":
-            files["portable"] = place / "portable.onnx"
-            onnx.save(portable(model), files["portable"])
+    onnx.save(portable(model), files["portable"])
+    for backend in FILES.keys() & set(Backend):
+        onnx.save(rewrite(model, backend), files[backend])
     session = open_session(files["ternary"])
     # Inputs that a network is not made for, such as negative momenta, would make it a chaos of 1e34.
     feed = draw(session, BATCH, known=lambda *_: dict(task.inputs(BATCH, 0)))
@@ -220,18 +300,76 @@ def case(name: str, folder: Path) -> Case:
 def agreement(found: Array, expected: Array) -> str:
     """Say how far two outputs agree, relative to the largest number."""
     if np.array_equal(found, expected, equal_nan=True):
-        return "the same bits"
+        return SAME
     return f"{np.nanmax(np.abs(found - expected)) / np.nanmax(np.abs(expected)):.0e}"
 
 
-def cell(host: Host, made: Case, file: str, folder: Path) -> str:
+def cell(host: Host, made: Case, file: str, folder: Path, float32: dict[tuple[Host, str], float]) -> str:
     """Run one file in one host; give the table's cell."""
+    bare = replace(host, name="", library=False, preload=False)
     try:
         found, seconds = host.run(made.files[file], made.feed, folder)
-        _, float32 = replace(host, library=False, preload=False).run(made.files["float32"], made.feed, folder)
+    except NotInstalledError:
+        return "not installed"
     except RuntimeError as error:
         return f"refused: {str(error).replace('|', ' ')[:60]}"
-    return f"{agreement(found, made.expected)}; {float32 / seconds:.1f} x"
+    if (bare, made.name) not in float32:
+        try:
+            _, float32[bare, made.name] = bare.run(made.files["float32"], made.feed, folder)
+        except RuntimeError:
+            float32[bare, made.name] = float("nan")
+    ratio = float32[bare, made.name] / seconds
+    return f"{agreement(found, made.expected)}; " + (
+        "float32 refused" if np.isnan(ratio) else f"{ratio:.1f} x"
+    )
+
+
+def takes(host: Host, file: str) -> bool:
+    """Tell whether a row says something: the library is for files as exported, other backends are onnxruntime's own."""
+    if file == "ternary":
+        return True
+    plain = not (host.library or host.preload)
+    return plain and (file == "portable" or (host.client == ONNXRUNTIME and host.pattern == "-"))
+
+
+def bits(made: Case, file: str, folder: Path) -> dict[str, str]:
+    """Say for one file which of kernels, threads, batch and version of onnxruntime changes its bits, and how far."""
+    path = made.files[file]
+    session = open_session(path)
+    given = dict(np.load(made.feed))
+    feed = {name: np.concatenate([value] * (LARGE_BATCH // BATCH)) for name, value in given.items()}
+
+    def outputs(session: onnxruntime.InferenceSession, feed: dict[str, Array]) -> Array:
+        return np.asarray(session.run(None, feed)[0])
+
+    expected = outputs(session, feed)
+    kernels = []
+    for kernel in ops.kernels():
+        if kernel.usable:
+            with patch.dict(os.environ, BITSEARCH_KERNEL=kernel.name):
+                kernels.append(outputs(open_session(path), feed))
+    rows = [outputs(session, {k: v[i : i + 1] for k, v in feed.items()}) for i in range(LARGE_BATCH)]
+    versions, small = [], outputs(session, given)
+    for version in VERSIONS.keys() - {NEWEST}:
+        (host,) = (host for host in HOSTS if host.name == f"onnxruntime {version}, library")
+        with suppress(RuntimeError):
+            versions.append(host.run(path, made.feed, folder)[0])
+    return {
+        f"{len(kernels)} kernels": _worst(kernels, expected),
+        "1 or 2 threads": _worst([outputs(open_session(path, 2), feed)], expected),
+        f"batch {LARGE_BATCH} or {LARGE_BATCH} times 1": _worst([np.concatenate(rows)], expected),
+        "versions of onnxruntime": _worst(versions, small) + f" ({1 + len(versions)})",
+    }
+
+
+def _worst(found: Sequence[Array], expected: Array) -> str:
+    distances = [agreement(array.ravel(), expected.ravel()) for array in found]
+    return max((item for item in distances if item != SAME), key=float, default=SAME)
+
+
+def missing_in_sofie(path: Path) -> list[str]:
+    """Name the operators of a file that SOFIE does not register."""
+    return sorted({node.op_type for node in onnx.load(path).graph.node} - set(SOFIE_OPERATORS.split()))
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -241,25 +379,46 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path(".build/hosts"))
     parser.add_argument("--hosts", nargs="+", metavar="NAME", help="parts of names (default: all)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="files at a time (more disturb each other's times)"
+    )
     arguments = parser.parse_args(words)
     folder = arguments.folder.resolve()
     chosen = [host for host in HOSTS if any(part in host.name for part in arguments.hosts or [""])]
     cases = [case(name, folder) for name in NETWORKS]
+    facts = ", ".join(f"{key} {value}" for key, value in environment().items())
     print(
-        "# Hosts\n\n`python benchmarks/hosts.py > docs/hosts.md` prints this page.", __doc__.split("\n\n")[2]
+        f"# Hosts\n\n`python benchmarks/hosts.py > docs/hosts.md` prints this page. {__doc__.split(GAP)[2]}"
     )
-    for file, text in (
-        ("ternary", "as exported, with functions"),
-        ("portable", "`bitsearch export --portable`: standard operators alone"),
-    ):
-        print(f"\n## The ternary file {text}\n")
-        print("| host |", " | ".join(made.name for made in cases), "|")
+    print(f"Here: {facts}. Par04 opens files in onnxruntime {NEWEST}, CMSSW in 1.20.1.")
+    float32: dict[tuple[Host, str], float] = {}
+    for file, text in FILES.items():
+        print(f"\n## The ternary file {text}\n\n| host |", " | ".join(made.name for made in cases), "|")
         print("|---|" + "---|" * len(cases), flush=True)
         for host in chosen:
-            if file == "portable" and (host.library or host.preload):
+            if not takes(host, file):
                 continue
-            cells = [cell(host, made, file, folder) for made in cases]
+            with ThreadPoolExecutor(arguments.jobs) as pool:
+                cells = list(pool.map(partial(cell, host, file=file, folder=folder, float32=float32), cases))
             print(f"| {host.name} |", " | ".join(cells), "|", flush=True)
+    print(f"\n## Bits\n\n{BITS}\n")
+    for number, (made, file) in enumerate((made, file) for made in cases for file in ("float32", *FILES)):
+        found = bits(made, file, folder)
+        if not number:
+            print("| network | file |", " | ".join(found), "|\n|" + "---|" * (2 + len(found)))
+        print(f"| {made.name} | {file} |", " | ".join(found.values()), "|", flush=True)
+    print(f"\n## ROOT's SOFIE\n\n{SOFIE_TEXT}\n\n| network | missing |\n|---|---|")
+    for made in cases:
+        print(f"| {made.name} |", ", ".join(missing_in_sofie(made.files["portable"])) or "none", "|")
+
+
+GAP = "\n\n"
+BITS = """With the library, outputs of the same inputs in two ways: the same bits, or the largest difference over the
+largest number. The operators of bitsearch give the same bits in every row; what differs are onnxruntime's float
+operators. How many versions run the file stands in brackets."""
+SOFIE_TEXT = f"""ROOT turns files into C++ for {len(SOFIE_OPERATORS.split())} operators
+([its parser](https://github.com/root-project/root/blob/80ab68e26ed3/tmva/sofie_parsers/src/RModelParser_ONNX.cxx) at
+commit 80ab68e26ed3), without custom ones or functions. Portable files hold others, so that SOFIE refuses them:"""
 
 
 if __name__ == "__main__":

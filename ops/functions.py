@@ -40,6 +40,10 @@ def add_functions(model: onnx.ModelProto) -> None:
         for name, length in ternary_chain.NAMES.items()
         if name in kinds
     ]
+    for function in functions:
+        # onnxruntime 1.20 names what it fuses after these nodes, and refuses two of one name.
+        for i, inner in enumerate(function.node):
+            inner.name = inner.name or f"{function.name}.{i}"
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     known = {(function.domain, function.name) for function in model.functions}

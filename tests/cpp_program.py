@@ -39,10 +39,12 @@ def link(folder: Path, runtime: Path | None = RUNTIME) -> Path:
     return name
 
 
-def build(source: Path, folder: Path) -> Path:
-    """Compile one file; the program takes the onnxruntime beside it unless told otherwise."""
+def build(source: Path, folder: Path, runtime: Path | None = RUNTIME) -> Path:
+    """Compile one file; the program takes the onnxruntime beside it, the wheel's if none is named."""
+    assert runtime
     program = folder / source.stem
-    words = ("g++", "-std=c++17", "-O1", source, f"-I{HEADERS[0]}", link(folder))
-    done = run(*words, f"-Wl,-rpath,{folder}", "-pthread", "-o", program)
+    paths = f"-Wl,-rpath,{folder}:{runtime.parent}"  # old ones are looked for under their whole name
+    words = ("g++", "-std=c++17", "-O1", source, f"-I{HEADERS[0]}", link(folder, runtime))
+    done = run(*words, paths, "-pthread", "-o", program)
     assert done.returncode == 0, done.stderr
     return program

@@ -118,3 +118,13 @@ def test_a_scan_takes_rows_in_turn() -> None:
 def test_no_model_asks_whether_it_is_exported(path: Path) -> None:
     for word in ("is_exporting", "is_in_onnx_export", "symbolic", "_higher_order_ops"):
         assert word not in path.read_text()
+
+
+def test_splines_can_be_traced_as_they_are() -> None:
+    """A trace holds values inside and outside of the bound, whichever it was made with."""
+    spline, batch = MonotoneSpline("cubic", 4, 1.0, "scalar"), torch.export.Dim("batch")
+    x, theta = torch.rand(3, 2), torch.rand(3, 20)
+    traced = torch.export.export(spline, (x, theta), dynamic_shapes=({0: batch}, {0: batch})).module()
+    for values in (x, 4 * x - 2):
+        for found, expected in zip(traced(values, theta), spline(values, theta), strict=True):
+            torch.testing.assert_close(found, expected)

@@ -1,4 +1,4 @@
-"""C++ programs: the example through CMake, programs that cannot be changed through `LD_PRELOAD`, old systems."""
+"""C++ programs: the example through CMake; libraries for old systems."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cpp_program import HEADERS, ROOT, build, link, needs_cpp, run
+from cpp_program import HEADERS, ROOT, link, needs_cpp, run
 from ternary_layer import Layer
 
 from bitsearch import ops
@@ -24,11 +24,6 @@ def bare_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "bare.onnx"
     onnx.save(LAYER.model(portable=False), path)
     return path
-
-
-@pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(ROOT / "tests/native/sessions.cc", tmp_path_factory.mktemp("sessions"))
 
 
 @needs_cpp
@@ -53,32 +48,6 @@ def test_the_example_gives_the_numbers_of_python(tmp_path: Path, bare_model: Pat
     np.testing.assert_array_equal(np.fromfile(tmp_path / "y", np.float32).reshape(7, 70), LAYER.expect(x))
     done = run(tmp_path / "build/serve", bare_model, tmp_path / "y", tmp_path / "x", tmp_path / "x")
     assert (done.returncode, done.stderr) == (1, "serve: found 2 inputs, expected 1\n")
-
-
-@needs_cpp
-def test_preload_gives_operators_to_a_program_that_knows_nothing(sessions: Path, bare_model: Path) -> None:
-    without = run(sessions, bare_model, 1)
-    assert without.returncode == 1
-    assert "com.bithep" in without.stderr
-    done = run(sessions, bare_model, 4, LD_PRELOAD=str(ops.preload_path()))
-    assert done.returncode == 0, done.stderr
-    expected = LAYER.expect(np.ones((3, LAYER.K), np.float32)).sum(dtype=np.float64)
-    assert [float(line) for line in done.stdout.split()] == [pytest.approx(expected, rel=1e-7)]
-
-
-@needs_cpp
-def test_preload_says_why_it_does_nothing(sessions: Path, tmp_path: Path) -> None:
-    """A kernel that does not exist: one line, and the session goes without."""
-    model = tmp_path / "portable.onnx"
-    onnx.save(LAYER.model(), model)
-    done = run(sessions, model, 1, LD_PRELOAD=str(ops.preload_path()), BITSEARCH_KERNEL="abacus")
-    assert done.returncode == 0, done.stderr
-    assert re.search("bitsearch_preload: a session goes without the operators: .*found 'abacus'", done.stderr)
-
-
-def test_preload_leaves_other_programs_alone() -> None:
-    done = run("/bin/echo", "hello", LD_PRELOAD=str(ops.preload_path()))
-    assert (done.stdout, done.stderr) == ("hello\n", "")
 
 
 @pytest.mark.parametrize("library", [ops.library_path(), ops.preload_path()], ids=lambda path: path.name)

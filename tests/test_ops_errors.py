@@ -138,6 +138,13 @@ def test_function_refuses_old_opsets() -> None:
         ops.ternary_matmul_function(12)
 
 
+def test_nodes_of_functions_have_names_of_their_own() -> None:
+    (function,) = LAYER.model().functions
+    names = [node.name for node in function.node]
+    assert all(names)
+    assert len(set(names)) == len(names)
+
+
 def test_add_functions_is_idempotent() -> None:
     model = LAYER.model()
     once = model.SerializeToString()

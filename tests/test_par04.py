@@ -80,7 +80,13 @@ class Case:
         return np.concatenate(rows).reshape(SHOWERS, *CELLS[::-1]).transpose(0, 3, 2, 1)
 
 
-@pytest.fixture(scope="module", params=["caloinn", pytest.param("calodream", marks=pytest.mark.hosts)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "caloinn",
+        pytest.param("calodream", marks=[pytest.mark.hosts, pytest.mark.xdist_group("par04")]),
+    ],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     model, path = exported(request.param), tmp_path_factory.mktemp("model") / "generator.onnx"
     onnx.save(model, path)

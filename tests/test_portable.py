@@ -17,6 +17,7 @@ from bitsearch.cli import main
 from bitsearch.core.errors import ExportError
 from bitsearch.network import catalogue, export
 from bitsearch.onnxfile import portable as portable_form
+from bitsearch.onnxfile.lowering import lowest_opset
 from bitsearch.onnxfile.portable import portable
 
 CONTROL = {"If", "Loop", "Scan"}
@@ -269,3 +270,14 @@ def test_what_cannot_be_written_is_refused_with_its_reason(monkeypatch: pytest.M
         portable(looping("Scan"))
     with pytest.raises(ExportError, match="opset 13 has no Trilu; ask for a newer opset"):
         portable(one_node("Trilu", {}), 13)
+
+
+def test_batch_normalisation_keeps_an_opset_that_evaluators_compute() -> None:
+    """The oldest one in which onnx's own evaluator takes the trained mean, here 2, and variance, here 4."""
+    moments = {"scale": 3.0, "bias": 1.0, "mean": 2.0, "variance": 4.0}
+    model = one_node("BatchNormalization", {k: np.full(3, v, F) for k, v in moments.items()}, epsilon=0.0)
+    model.opset_import[0].version = lowest_opset(model)
+    assert model.opset_import[0].version == 14
+    x = np.arange(18, dtype=F).reshape(1, 3, 6)
+    np.testing.assert_allclose(evaluate(model, {"x": x})[0], (x - 2) / 2 * 3 + 1, rtol=1e-6)
+    assert lowest_opset(one_node("Relu", {})) == 13

@@ -1,5 +1,8 @@
 // What the shared library exports.
+#include <cstdio>
 #include <new>
+#include <sstream>
+#include <string>
 
 #include "message_passing/op.h"
 #include "monotone_spline/op.h"
@@ -22,8 +25,16 @@ using bitsearch::api;
 using bitsearch::Check;
 
 // Marks options that have the domain: onnxruntime refuses a second one only
-// when a session is created. Copies of options keep their entries.
-constexpr char kRegistered[] = "com.bithep.registered";
+// when a session is created. Copies of options keep the mark, but before
+// onnxruntime 1.22 not the domain: there it says whose it is.
+std::string Mark(const OrtSessionOptions* options, const OrtApiBase* base) {
+  std::ostringstream mark;
+  mark << "com.bithep.registered";
+  unsigned minor = 0;
+  if (std::sscanf(base->GetVersionString(), "1.%u", &minor) == 1 && minor < 22)
+    mark << '.' << options;
+  return mark.str();
+}
 
 OrtCustomOpDomain* Domain() {
   static OrtCustomOpDomain* const domain = [] {
@@ -55,11 +66,12 @@ EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
         ORT_FAIL, "bitsearch: found an onnxruntime older than 1.17");
   return bitsearch::Guard("bitsearch", [&] {
     bitsearch::ChooseKernel();
+    const std::string mark = Mark(options, base);
     int registered;
-    Check(api->HasSessionConfigEntry(options, kRegistered, &registered));
+    Check(api->HasSessionConfigEntry(options, mark.c_str(), &registered));
     if (registered) return;
     Check(api->AddCustomOpDomain(options, Domain()));
-    Check(api->AddSessionConfigEntry(options, kRegistered, "1"));
+    Check(api->AddSessionConfigEntry(options, mark.c_str(), "1"));
   });
 }
 

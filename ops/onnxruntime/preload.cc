@@ -1,16 +1,23 @@
 // libbitsearch_preload.so: with LD_PRELOAD, every session that an unmodified
-// program creates through onnxruntime's C or C++ API has the operators.
+// program creates through onnxruntime's C or C++ API, or in Python, has the
+// operators.
 //
 // It stands in front of OrtGetApiBase and exchanges, in the runtime's own table
 // of functions, the two that create sessions. They stand at the same place in
 // every version, and nothing else of the table is touched or copied, since
-// other versions are longer or shorter than the header here.
+// other versions are longer or shorter than the header here. The Python package
+// calls no such table: there, the class of sessions gets another constructor.
+//
+// Nothing here needs libstdc++: programs would load it before they look for the
+// one that they were made for.
 #include <dlfcn.h>
 #include <link.h>
 #include <onnxruntime_c_api.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -44,24 +51,27 @@ void Say(const char* what, const char* why) {
   std::fprintf(stderr, "bitsearch_preload: %s: %s\n", what, why);
 }
 
-// A copy of the options with the operators, or null, and what was wrong.
-OrtSessionOptions* WithOperators(const OrtSessionOptions* options) {
-  OrtSessionOptions* copy = nullptr;
-  OrtStatus* status = options ? api->CloneSessionOptions(options, &copy)
-                              : api->CreateSessionOptions(&copy);
-  if (!status) status = register_operators(copy, base);
-  if (!status) return copy;
-  Say("a session goes without the operators", api->GetErrorMessage(status));
-  api->ReleaseStatus(status);
-  if (copy) api->ReleaseSessionOptions(copy);
-  return nullptr;
+// Registers in the program's own options, since copies lose what a program
+// registered itself, before onnxruntime 1.22.
+OrtStatus* Equip(OrtSessionOptions* options) {
+  static std::atomic_flag busy = ATOMIC_FLAG_INIT;
+  while (busy.test_and_set()) sched_yield();  // threads may share options
+  OrtStatus* status = register_operators(options, base);
+  busy.clear();
+  return status;
 }
 
 template <class Create>
-OrtStatus* Created(const OrtSessionOptions* options, Create with) {
-  OrtSessionOptions* copy = WithOperators(options);
-  OrtStatus* status = with(copy ? copy : options);
-  if (copy) api->ReleaseSessionOptions(copy);
+OrtStatus* Created(const OrtSessionOptions* given, Create with) {
+  auto* options = const_cast<OrtSessionOptions*>(given);
+  OrtStatus* status = given ? nullptr : api->CreateSessionOptions(&options);
+  if (!status) status = Equip(options);
+  if (status) {
+    Say("a session goes without the operators", api->GetErrorMessage(status));
+    api->ReleaseStatus(status);
+  }
+  status = with(options);
+  if (!given && options) api->ReleaseSessionOptions(options);
   return status;
 }
 
@@ -118,13 +128,20 @@ void* RuntimeFunction(const char* name) {
   return search.found;
 }
 
-Register* LoadOperators() {
+constexpr size_t kLongestPath = 4096;
+
+void LibraryPath(char (&path)[kLongestPath]) {
   Dl_info self;
-  char path[4096];
-  if (!dladdr(reinterpret_cast<void*>(&Say), &self)) return nullptr;
-  const char* slash = std::strrchr(self.dli_fname, '/');
+  const bool known = dladdr(reinterpret_cast<void*>(&Say), &self);
+  const char* slash = known ? std::strrchr(self.dli_fname, '/') : nullptr;
   const int folder = slash ? static_cast<int>(slash + 1 - self.dli_fname) : 0;
-  std::snprintf(path, sizeof path, "%.*s%s", folder, self.dli_fname, kLibrary);
+  std::snprintf(path, sizeof path, "%.*s%s", folder,
+                known ? self.dli_fname : "", kLibrary);
+}
+
+Register* LoadOperators() {
+  char path[kLongestPath];
+  LibraryPath(path);
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) return nullptr;
   return reinterpret_cast<Register*>(dlsym(library, "RegisterCustomOps"));
@@ -154,10 +171,69 @@ const OrtApiBase* Prepare() {
   return base;
 }
 
+// Python's functions, where the program is Python: it says what it imports.
+using Audit = int(const char*, void*, void*);
+void* (*tuple_item)(void*, intptr_t);
+const char* (*utf8)(void*);
+void (*clear_error)();
+int (*run)(const char*);
+
+template <class Function>
+bool Find(Function& function, const char* name) {
+  function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+  return function;
+}
+
+// Imported after the compiled module, and before anyone can create a session.
+constexpr char kSessions[] =
+    "onnxruntime.capi.onnxruntime_inference_collection";
+constexpr char kEquip[] = R"python(exec('''
+import sys
+def equip(kind):
+    create = kind.__init__
+    def __init__(self, options, *rest, **named):
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            print("bitsearch_preload: a session goes without the operators:", error, file=sys.stderr)
+        create(self, options, *rest, **named)
+    kind.__init__ = __init__
+if runtime := sys.modules.get("onnxruntime.capi.onnxruntime_pybind11_state"):
+    equip(runtime.InferenceSession)
+''', {"library": r"""%s"""}))python";
+
+int OnAudit(const char* event, void* given, void*) {
+  if (std::strcmp(event, "import")) return 0;
+  void* module = tuple_item(given, 0);
+  const char* name = module ? utf8(module) : nullptr;
+  if (!name) clear_error();
+  if (!name || std::strcmp(name, kSessions)) return 0;
+  char path[kLongestPath], code[sizeof kEquip + sizeof path];
+  LibraryPath(path);
+  std::snprintf(code, sizeof code, kEquip, path);
+  run(code);
+  return 0;
+}
+
+// Hooks may be added before Python is initialized.
+__attribute__((constructor)) void WatchPython() {
+  int (*add_hook)(Audit*, void*);
+  if (Find(add_hook, "PySys_AddAuditHook") &&
+      Find(tuple_item, "PyTuple_GetItem") && Find(utf8, "PyUnicode_AsUTF8") &&
+      Find(clear_error, "PyErr_Clear") && Find(run, "PyRun_SimpleString"))
+    add_hook(OnAudit, nullptr);
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const OrtApiBase*
 OrtGetApiBase() noexcept {
-  static const OrtApiBase* const prepared = Prepare();
+  static std::atomic<bool> begun, done;
+  static const OrtApiBase* prepared;
+  if (!begun.exchange(true)) {
+    prepared = Prepare();
+    done = true;
+  }
+  while (!done) sched_yield();  // another thread was first
   return prepared;
 }

@@ -1,6 +1,9 @@
-// A program that knows nothing of the operators: sessions MODEL THREADS. Each
-// thread opens the file from its path and from memory, with options and
-// without, and runs it on ones. Prints the outputs' sums, equal ones once.
+// A program that knows nothing of the operators: sessions MODEL THREADS
+// [LIBRARY]. Each thread opens the file from its path and from memory, with
+// options and without, and runs it on ones. Prints the runtime's version and
+// the outputs' sums, equal ones once. A LIBRARY is registered twice in each
+// thread's options, and in a copy; without options is left out then.
+#define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
 #include <cstdio>
@@ -38,7 +41,8 @@ double Sum(Ort::Session& session) {
 
 }  // namespace
 
-int main(int, char** words) try {
+int main(int count, char** words) try {
+  Ort::InitApi(OrtGetApiBase()->GetApi(17));  // of onnxruntime 1.17 and newer
   const Ort::Env env;
   std::ifstream file(words[1], std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(file), {}};
@@ -47,12 +51,20 @@ int main(int, char** words) try {
   std::string failure;
   auto work = [&] {
     try {
-      const Ort::SessionOptions options;
-      Ort::Session from_path(env, words[1], options);
-      Ort::Session from_memory(env, bytes.data(), bytes.size(), options);
-      Ort::Session without_options(env, words[1], Ort::SessionOptions{nullptr});
-      for (auto* session : {&from_path, &from_memory, &without_options}) {
-        const double sum = Sum(*session);
+      Ort::SessionOptions options;
+      for (int i = 0; i < 2 && count > 3; ++i)
+        options.RegisterCustomOpsLibrary(words[3]);
+      std::vector<Ort::Session> sessions;
+      sessions.emplace_back(env, words[1], options);
+      sessions.emplace_back(env, bytes.data(), bytes.size(), options);
+      Ort::SessionOptions copy = options.Clone();
+      if (count == 3)
+        sessions.emplace_back(env, words[1], Ort::SessionOptions{nullptr});
+      else
+        copy.RegisterCustomOpsLibrary(words[3]);
+      sessions.emplace_back(env, words[1], copy);
+      for (Ort::Session& session : sessions) {
+        const double sum = Sum(session);
         const std::lock_guard<std::mutex> lock(mutex);
         sums.insert(sum);
       }
@@ -65,6 +77,7 @@ int main(int, char** words) try {
   for (int i = std::atoi(words[2]); i > 0; --i) threads.emplace_back(work);
   for (auto& thread : threads) thread.join();
   if (!failure.empty()) throw std::runtime_error(failure);
+  std::printf("%s\n", OrtGetApiBase()->GetVersionString());
   for (const double sum : sums) std::printf("%.9g\n", sum);
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
