@@ -88,7 +88,7 @@ def result(rows: Sequence[Row], name: str = "blockcentral") -> Result:
     strategy = next(row for row in rows if row.origin == HANDMADE + name)
     baseline = next(row for row in rows if row.handmade and row.fraction == 0)
     rivals = [row for row in rows if not row.handmade and row.fraction >= strategy.fraction]
-    chosen = [min(rivals, key=lambda row, half=half: row.losses[half]) for half in (0, 1)]
+    chosen = [min(rivals, key=lambda row: row.losses[0]), min(rivals, key=lambda row: row.losses[1])]
     given = statistics.mean(row.losses[1 - half] for half, row in enumerate(chosen))
     error = scatter(rows)  # of a mean over two differences of two trainings each: sqrt(2) / sqrt(2)
     return Result(

@@ -115,11 +115,11 @@ def rank_agreement(run: Run) -> str:
         return ""
     short = {item.digest: item for item in run.candidates}
     both = [(short[item.digest], item) for item in run.measured if item.digest in short]
-    losses = [[pareto.loss(pair[i], run.objective) for pair in both] for i in (0, 1)]
-    found = agreement(*losses)
+    early, late = ([pareto.loss(pair[i], run.objective) for pair in both] for i in (0, 1))
+    found = agreement(early, late)
     if found is None:
         return ""
-    held = agreement(*losses, [item.reduction for _, item in both])
+    held = agreement(early, late, [item.reduction for _, item in both])
     beside = f"; with the quantised fraction held fixed, {_interval(held)}" if held else ""
     return (
         f"The search's short trainings and the final ones order the {found.count} configurations that went through "
