@@ -186,8 +186,13 @@ def beside(folder: Path, port: int) -> Iterator[str]:
     Raises:
         ConfigurationError: the port is taken.
     """
-    with processes(1, os.nice, 10) as executor:
+    with processes(1, _step_back) as executor:
         yield executor.submit(_start, folder, port).result()
+
+
+def _step_back() -> None:
+    """Leave the processors to trainings."""
+    os.nice(10)
 
 
 def _start(folder: Path, port: int) -> str:
