@@ -234,10 +234,19 @@ SPLINE_TARGET void Sum(const float* x, int64_t outer, int64_t size,
   }
 }
 
-// Eq. (30). The largest element, or NaN where the first one is.
+// The largest element for Eq. (30), whatever the order; a NaN is passed over
+// here and makes NaN of its row's sum.
 SPLINE_TARGET float Largest(const float* x, int64_t size) {
-  float largest = x[0];
-  for (int64_t i = 1; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  float largest = kLowest;
+  int64_t i = 0;
+  if (size >= kLanes) {
+    Float lanes = Splat(kLowest);
+    for (; i + kLanes <= size; i += kLanes) lanes = Max(Load(x + i), lanes);
+    for (int lane = 0; lane < kLanes; ++lane)
+      largest = lanes[lane] > largest ? lanes[lane] : largest;
+  }
+  for (; i < size; ++i) largest = x[i] > largest ? x[i] : largest;
   return largest;
 }
 
