@@ -9,6 +9,7 @@ from bitsearch.ops.domain import DOMAIN, VERSION
 from bitsearch.ops.errors import OperatorError
 from bitsearch.ops.message_passing import function as message_passing
 from bitsearch.ops.monotone_spline import function as monotone_spline
+from bitsearch.ops.reproducible import function as reproducible
 from bitsearch.ops.ternary_chain import function as ternary_chain
 from bitsearch.ops.ternary_matmul import function as ternary_matmul
 
@@ -34,6 +35,9 @@ def add_functions(model: onnx.ModelProto) -> None:
     opset, kinds = versions.get("", 0), {node.op_type for node in nodes}
     functions = [ternary_matmul.ternary_matmul_function(opset)]
     functions += [make(opset) for name, make in OTHERS.items() if name in kinds]
+    functions += [
+        reproducible.reproducible_function(name, opset) for name in sorted(kinds & reproducible.INPUTS.keys())
+    ]
     # Behind what they are made of: onnx's reference evaluator wants it so.
     functions += [
         ternary_chain.ternary_chain_function(length, opset, _activations(nodes, name))

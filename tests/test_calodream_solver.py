@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bitsearch.core.errors import ConfigurationError
+from bitsearch.models.calodream import task
 from bitsearch.models.calodream.attention import LoneAttention, SelfAttention
 from bitsearch.models.calodream.chains import Postprocessing, Standardization
-from bitsearch.models.calodream.solver import integrate, stages
+from bitsearch.models.calodream.solver import Solver, Stages, integrate, stages
 from bitsearch.models.leaves import Fold
 from bitsearch.models.showers.coarse import coarsen
 from bitsearch.models.showers.files import Events
@@ -23,25 +25,20 @@ COARSE = coarsen(DS2, layers_each=5, angles_each=2, radii=(0, 1, 2, 3, 5, 7))
 
 
 def test_stage_times_of_the_published_steps() -> None:
-    plan = stages(0.05)
+    plan = stages(Solver("kutta", 20))
     assert len(plan.times) == 80
-    assert len(stages(0.02).times) == 200
+    assert len(stages(Solver("kutta", 50)).times) == 200
     torch.testing.assert_close(plan.times[:5, 0], torch.tensor([0, 1 / 60, 2 / 60, 0.05, 0.05]))
     assert plan.times[-1, 0] == 1
 
 
-def test_a_step_that_does_not_divide_leaves_a_shorter_last_one() -> None:
-    plan = stages(0.3)
-    torch.testing.assert_close(plan.times[::4, 0], torch.tensor([0, 0.3, 0.6, 0.9]))
-    torch.testing.assert_close(plan.updates[-1], torch.tensor([0.0125, 0.0375, 0.0375, 0.0125]))
+def velocity(x: Tensor, t: Tensor) -> Tensor:
+    return torch.sin(3 * x) + t * x
 
 
 def test_integrate_is_the_rule_of_three_eighths() -> None:
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return torch.sin(3 * x) + t * x
-
     x = torch.randn(6, 5, dtype=torch.float64)
-    plan = stages(0.1)
+    plan = stages(Solver("kutta", 10))
     found = integrate(velocity, x, plan, plan.times.double(), Fold())
     h = 0.1
     for step in range(10):
@@ -54,11 +51,52 @@ def test_integrate_is_the_rule_of_three_eighths() -> None:
     torch.testing.assert_close(found, x, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("step", [0.5, 0.25, 0.125])
-def test_integrate_has_fourth_order(step: float) -> None:
-    plan = stages(step)
-    found = integrate(lambda x, _t: x, torch.ones(1, 1, dtype=torch.float64), plan, plan.times, Fold())
-    assert abs(float(found) - math.e) < 0.025 * step**4
+def test_integrate_is_adams_and_bashforth() -> None:
+    x = torch.randn(6, 5, dtype=torch.float64)
+    plan = stages(Solver("adams", 5))
+    found = integrate(velocity, x, plan, plan.times.double(), Fold())
+    before = velocity(x, torch.tensor(0.0))
+    x = x + 0.2 * before
+    for step in range(1, 5):
+        slope = velocity(x, torch.tensor(0.2 * step))
+        x, before = x + 0.2 * (3 * slope - before) / 2, slope
+    torch.testing.assert_close(found, x, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "order", "cost"),
+    [("euler", 1, 1), ("midpoint", 2, 2), ("heun", 2, 2), ("adams", 2, 1), ("kutta", 4, 4)],
+)
+def test_methods_have_their_order_and_cost(method: str, order: int, cost: int) -> None:
+    """Halved steps divide the error by 2 to the order, on an equation whose solution is known: x e^(t + t²/2)."""
+
+    def error(steps: int) -> float:
+        solver = Solver(method, steps)
+        plan = stages(solver)
+        assert len(plan.times) == solver.evaluations == cost * steps
+        one = torch.ones(1, 1, dtype=torch.float64)
+        plan = Stages(
+            *(getattr(plan, name).double() for name in ("times", "arguments")),
+            plan.slots,
+            plan.updates.double(),
+        )
+        found = integrate(lambda x, t: x * (1 + t), one, plan, plan.times, Fold())
+        return abs(float(found) - math.exp(1.5))
+
+    assert 2 ** (order - 0.4) < error(8) / error(16) < 2 ** (order + 0.4)
+
+
+@pytest.mark.parametrize("text", ["rk4-10", "kutta", "kutta-0", "kutta-x", "-3"])
+def test_no_solver_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="solver"):
+        Solver.parse(text)
+
+
+def test_solvers_are_chosen_for_both_networks_or_each() -> None:
+    one = task(preset="smoke").network({"solver": "midpoint-3"}, 0).architecture
+    assert (str(one.energy.solver), str(one.shape.solver)) == ("midpoint-3", "midpoint-3")
+    two = task(preset="smoke").network({"solver": "kutta-2/adams-7"}, 0).architecture
+    assert (str(two.energy.solver), str(two.shape.solver)) == ("kutta-2", "adams-7")
 
 
 def test_fold_takes_rows_in_turn() -> None:

@@ -18,6 +18,7 @@ from bitsearch.cli import main
 from bitsearch.core.errors import ExportError
 from bitsearch.models.calodream.network import Architecture
 from bitsearch.models.calodream.shape import ShapeSizes
+from bitsearch.models.calodream.solver import Solver
 from bitsearch.network import catalogue, export
 from bitsearch.onnxfile.par04 import macro, par04
 
@@ -37,8 +38,8 @@ def exported(name: str) -> onnx.ModelProto:
     task: Any = entry.task("ds2", "smoke")
     if name == "calodream":
         a = task.architecture
-        shape = ShapeSizes((3, 16, 1), 12, 1, 2, 2, 1.0)
-        energy = replace(a.energy, step=1.0)
+        shape = ShapeSizes((3, 16, 1), 12, 1, 2, 2, Solver("kutta", 1))
+        energy = replace(a.energy, solver=Solver("kutta", 1))
         task = replace(task, architecture=Architecture((45, 16, 9), a.threshold_mev, energy, shape))
     (configuration,) = (s.configuration for s in entry.space(task).strategies if s.name == strategy)
     torch.manual_seed(1)

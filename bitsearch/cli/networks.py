@@ -49,6 +49,7 @@ the best front member that quantises --min-fraction of the executed parameters o
   bitsearch export theirs.pt --model caloinn --dataset ds1-photon --strategy nncentral --out theirs.onnx
   bitsearch export runs/caloinn --min-fraction 0.8 --out small.onnx
   bitsearch export ds2.pt --interface par04 --out shower.onnx
+  bitsearch export nncentral.onnx --reproducible --out same-bits.onnx
 
 Takes seconds at laptop size, minutes for CaloDREAM at paper size.
 """
@@ -88,7 +89,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CHECKPOINT",
         help="a .pt file, the files of a foreign checkpoint, a run folder with --min-fraction, or an .onnx file with "
-        "--backend, --portable or --interface",
+        "--backend, --portable, --reproducible or --interface",
     )
     verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
@@ -109,11 +110,22 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         "--portable", action="store_true", help="standard operators alone, for hosts that take no functions"
     )
     verb.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="one order of operations: the same bits for any kernel, threads, batch and onnxruntime",
+    )
+    verb.add_argument(
         "--opset",
         type=int,
         default=20,
         metavar="N",
         help="with --portable: the opset, 13 to 20 (default: 20)",
+    )
+    verb.add_argument(
+        "--solver",
+        metavar="METHOD-STEPS",
+        help="for calodream: how velocities are integrated, such as midpoint-4, or kutta-10/adams-8 for energies and "
+        "voxels (default: as published, or the preset's)",
     )
     verb.add_argument(
         "--interface",
@@ -157,8 +169,12 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Export and say how the file agrees with torch; an exported file is written again, portable."""
+    """Export and say how the file agrees with torch; an exported file is written again in another form."""
     first, *others = arguments.checkpoint
+    if arguments.portable and arguments.reproducible:
+        raise ConfigurationError(
+            "--portable has standard operators alone, --reproducible has ours; expected one"
+        )
     if arguments.portable and arguments.backend in ("nbits", "int2"):
         raise ConfigurationError(
             f"--backend {arguments.backend} needs onnxruntime's own operators, which --portable does without; "
@@ -189,6 +205,7 @@ def export(arguments: argparse.Namespace) -> None:
         found = replace(found, model=arguments.model or catalogue.built_in(found.model, AS_TYPED).name)
     with tempfile.TemporaryDirectory() as work:
         spec = Spec(found.model, found.dataset, found.preset, (), Path(work), found.seed, recipe=found.recipe)
+        found = _solved(found, arguments)
         network = checkpoint.load_network(spec, found.configuration, found.state, found.rounding)
         exporter, served = Exporter(spec), spec.task.served
         models = {served: rewritten(exporter.export(network, found.configuration, served, found.strategy))}
@@ -268,16 +285,30 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
 
 
 def _export_again(path: Path, arguments: argparse.Namespace) -> None:
-    """Write an exported file for another kernel, in standard operators alone, or for Par04."""
+    """Write an exported file for another kernel, in operators of another kind, or for Par04."""
     from bitsearch.onnxfile import graph
 
     rewritten = _Rewriter(arguments)
     if not rewritten.changes and not arguments.interface:
         raise ConfigurationError(
-            f"{path} is exported already; expected a .pt file, --backend, --portable or --interface"
+            f"{path} is exported already; expected a .pt file, --backend, --portable, --reproducible or --interface"
         )
     content = {**_write(rewritten(graph.read(path)), arguments), **rewritten.slower}
     show(arguments.json, content, str(arguments.out), [{"": key, " ": str(v)} for key, v in content.items()])
+
+
+def _solved(found: "Checkpoint", arguments: argparse.Namespace) -> "Checkpoint":
+    """Choose another solver for a network that has one."""
+    from dataclasses import replace
+
+    if arguments.solver is None:
+        return found
+    if found.model != "calodream":
+        raise ConfigurationError(
+            f"--solver is for calodream, whose generator integrates; found {found.model}"
+        )
+    options = {**found.configuration.options, "solver": arguments.solver}
+    return replace(found, configuration=replace(found.configuration, options=options))
 
 
 class _Rewriter:
@@ -285,7 +316,8 @@ class _Rewriter:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.guard = arguments, guard_of(arguments)
-        self.changes = arguments.portable or arguments.backend != "ternary" or self.guard is not None
+        form = arguments.portable or arguments.reproducible
+        self.changes = form or arguments.backend != "ternary" or self.guard is not None
 
     @property
     def slower(self) -> dict[str, object]:
@@ -300,8 +332,11 @@ class _Rewriter:
 
     def __call__(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
         from bitsearch.onnxfile.portable import portable
+        from bitsearch.onnxfile.reproducible import reproducible
 
         model = self.with_backend(model)
+        if self.arguments.reproducible:
+            return reproducible(model)
         return portable(model, self.arguments.opset) if self.arguments.portable else model
 
 

@@ -2,9 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from bitsearch.cli.files import add_file, add_inputs, add_size, free_sizes, known_inputs
 from bitsearch.cli.output import add_seed, show
+from bitsearch.core.errors import ConfigurationError
 
 VERIFY = """\
 Hold every com.bithep node to its numpy truth, on random and hostile inputs: each kernel that this processor runs bit
@@ -14,6 +17,12 @@ library. The exit status is 1 when something differs.
   bitsearch verify model.onnx
 
 Takes seconds to a minute, with the size of the layers.
+
+With --reproducible, the file runs on the same events with every kernel of this processor, 1 to 8 threads and three
+ways to split the batch, in this onnxruntime and those of the environments given; the exit status is 1 unless all
+outputs are the same bits.
+
+  bitsearch verify model.onnx --reproducible --runtime ort-1.17 --runtime ort-1.23
 """
 
 
@@ -23,10 +32,26 @@ def verify_options(verb: argparse.ArgumentParser) -> None:
     add_seed(verb, default=0)
     add_size(verb)
     add_inputs(verb)
+    verb.add_argument(
+        "--reproducible", action="store_true", help="compare bits over all ways to run the file"
+    )
+    verb.add_argument(
+        "--runtime",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="VENV",
+        help="with --reproducible: an environment with another onnxruntime; may be given several times",
+    )
 
 
 def verify(arguments: argparse.Namespace) -> None:
     """Print every comparison; exits with 1 when something differs."""
+    if arguments.reproducible:
+        _reproducible(arguments)
+        return
+    if arguments.runtime:
+        raise ConfigurationError("--runtime names another onnxruntime for --reproducible; expected both")
     from dataclasses import asdict
 
     from bitsearch.onnxfile import verify
@@ -57,6 +82,46 @@ def verify(arguments: argparse.Namespace) -> None:
     show(arguments.json, content, f"{arguments.file}: {len(checks)} checks, {len(failed)} failed", rows)
     if failed:
         sys.exit(1)
+
+
+def _reproducible(arguments: argparse.Namespace) -> None:
+    """Print the hash of every runtime and kernel; a line of its own for each other hash."""
+    from dataclasses import asdict
+
+    from bitsearch.onnxfile import bits
+
+    if arguments.inputs is not None:
+        raise ConfigurationError("--reproducible draws its own inputs; leave out --inputs")
+    found = bits.runs(
+        arguments.file, arguments.runtime, arguments.seed, free_sizes(arguments.size), known_inputs()
+    )
+    groups: dict[tuple[str, str, str], list[bits.Run]] = {}
+    for item in found:
+        groups.setdefault((item.onnxruntime, item.kernel, item.digest), []).append(item)
+    rows = [
+        {
+            "onnxruntime": runtime,
+            "kernel": kernel,
+            "threads": _numbers(item.threads for item in group),
+            "events a run": _numbers(item.split for item in group),
+            "SHA-256 of the outputs": digest[:16],
+        }
+        for (runtime, kernel, digest), group in groups.items()
+    ]
+    different = len({item.digest for item in found})
+    content = {
+        "file": str(arguments.file),
+        "passed": different == 1,
+        "runs": [asdict(item) for item in found],
+    }
+    title = f"{arguments.file}: {len(found)} ways to run it, {different} different results"
+    show(arguments.json, content, title, rows)
+    if different > 1:
+        sys.exit(1)
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
 
 
 def _finite(value: float) -> float | None:

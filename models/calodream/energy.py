@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitsearch.models.calodream.attention import LoneAttention, SelfAttention
+from bitsearch.models.calodream.solver import Solver
 
 TIME_SCALE = 30.0
 
 
 @dataclass(frozen=True)
 class EnergySizes:
-    """Sizes of the energy network and the solver's step; `linears` counts the linear layers of the velocity."""
+    """Sizes of the energy network and its solver; `linears` counts the linear layers of the velocity."""
 
     width: int
     heads: int
@@ -23,7 +24,7 @@ class EnergySizes:
     time: int
     hidden: int
     linears: int
-    step: float
+    solver: Solver
 
 
 class EnergyNetwork(nn.Module):

@@ -20,8 +20,8 @@ class Generator(nn.Module):
         super().__init__()
         a = network.architecture
         self.network = network
-        self.energy_stages = stages(a.energy.step)
-        self.shape_stages = stages(a.shape.step)
+        self.energy_stages = stages(a.energy.solver)
+        self.shape_stages = stages(a.shape.solver)
         self.fold = Fold()
         self.postprocessing = Postprocessing(a.layers, a.threshold_mev)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from bitsearch.models.calodream.attention import LoneAttention
 from bitsearch.models.calodream.chains import LOG10_RANGE, Standardization
 from bitsearch.models.calodream.energy import EnergyNetwork, EnergySizes
 from bitsearch.models.calodream.shape import ShapeNetwork, ShapeSizes
+from bitsearch.models.calodream.solver import Solver
 
 PARTS = ("energy", "shape")
 
@@ -33,6 +34,19 @@ class Architecture:
     def voxels(self) -> int:
         """Number of voxels."""
         return math.prod(self.grid)
+
+    def solved(self, solver: str) -> "Architecture":
+        """Give the same networks with another solver: `METHOD-STEPS`, or one for energies and one for voxels, by `/`.
+
+        Raises:
+            ConfigurationError: the text names no solver.
+        """
+        energy, _, shape = solver.partition("/")
+        return replace(
+            self,
+            energy=replace(self.energy, solver=Solver.parse(energy)),
+            shape=replace(self.shape, solver=Solver.parse(shape or energy)),
+        )
 
 
 class CaloDREAM(nn.Module):

@@ -7,6 +7,7 @@ from bitsearch.core.task import Recipe, Recipes
 from bitsearch.models.calodream.energy import EnergySizes
 from bitsearch.models.calodream.network import Architecture
 from bitsearch.models.calodream.shape import ShapeSizes
+from bitsearch.models.calodream.solver import Solver
 from bitsearch.models.calodream.tasks import CaloDREAMTask
 from bitsearch.models.showers.coarse import coarsen
 from bitsearch.models.showers.comparison import EvaluationSettings
@@ -44,8 +45,8 @@ def _paper() -> CaloDREAMTask:
         architecture=Architecture(
             (45, 16, 9),
             geometry.threshold_mev,
-            EnergySizes(64, 4, 4, 512, 64, 512, 8, 0.02),
-            ShapeSizes((3, 16, 1), 480, 6, 6, 4, 0.05),
+            EnergySizes(64, 4, 4, 512, 64, 512, 8, Solver("kutta", 50)),
+            ShapeSizes((3, 16, 1), 480, 6, 6, 4, Solver("kutta", 20)),
         ),
         selection=SELECTION,
         default_events=100_000,
@@ -77,8 +78,8 @@ def _laptop() -> CaloDREAMTask:
         architecture=Architecture(
             (9, 8, 6),
             geometry.threshold_mev,
-            EnergySizes(32, 4, 2, 128, 32, 128, 8, 0.1),
-            ShapeSizes((3, 8, 1), 48, 3, 3, 4, 0.1),
+            EnergySizes(32, 4, 2, 128, 32, 128, 8, Solver("kutta", 10)),
+            ShapeSizes((3, 8, 1), 48, 3, 3, 4, Solver("kutta", 10)),
         ),
         selection=SELECTION,
         default_events=20_000,
@@ -104,8 +105,8 @@ def _smoke() -> CaloDREAMTask:
         architecture=Architecture(
             (3, 4, 3),
             geometry.threshold_mev,
-            EnergySizes(8, 2, 1, 16, 8, 16, 4, 0.5),
-            ShapeSizes((1, 4, 1), 12, 1, 2, 2, 0.5),
+            EnergySizes(8, 2, 1, 16, 8, 16, 4, Solver("kutta", 2)),
+            ShapeSizes((1, 4, 1), 12, 1, 2, 2, Solver("kutta", 2)),
         ),
         default_events=800,
         measured_times=1,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitsearch.models.calodream.attention import SelfAttention
+from bitsearch.models.calodream.solver import Solver
 
 LONGEST_PERIOD = 10_000.0
 TIME_FREQUENCIES = 128
@@ -16,14 +17,14 @@ Triple = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ShapeSizes:
-    """Sizes of the shape network and the solver's step; a patch spans layers, angles and radii."""
+    """Sizes of the shape network and its solver; a patch spans layers, angles and radii."""
 
     patch: Triple
     width: int
     blocks: int
     heads: int
     ratio: int
-    step: float
+    solver: Solver
 
 
 class ShapeNetwork(nn.Module):

@@ -76,8 +76,9 @@ class CaloDREAMTask(TaskBase):
         return {name: value for name, value in super().settings.items() if name != "geometry"}
 
     def network(self, options: Mapping[str, str], seed: int) -> CaloDREAM:
-        """Build both float networks; no structure depends on `options` or `seed`."""
-        return CaloDREAM(self.architecture)
+        """Build both float networks; the option `solver` says how they are integrated, which training never does."""
+        solver = options.get("solver")
+        return CaloDREAM(self.architecture.solved(solver) if solver else self.architecture)
 
     def load(self, paths: Sequence[Path], seed: int, progress: Progress) -> ShowerData:
         """Read CaloChallenge files, or make the generated default."""

@@ -7,6 +7,7 @@
 #include "message_passing/op.h"
 #include "monotone_spline/op.h"
 #include "onnxruntime/ort.h"
+#include "reproducible/op.h"
 #include "ternary_chain/op.h"
 #include "ternary_matmul/kernel.h"
 #include "ternary_matmul/op.h"
@@ -45,6 +46,8 @@ OrtCustomOpDomain* Domain() {
     for (const OrtCustomOp* op : bitsearch::TernaryChainOps())
       Check(api->CustomOpDomain_Add(made, op));
     Check(api->CustomOpDomain_Add(made, &bitsearch::MessagePassingOp()));
+    for (const OrtCustomOp* op : bitsearch::ReproducibleOps())
+      Check(api->CustomOpDomain_Add(made, op));
     return made;
   }();
   return domain;

@@ -15,6 +15,7 @@
 #include "monotone_spline/op.h"
 #include "monotone_spline/spline.h"
 #include "onnxruntime/ort.h"
+#include "reproducible/op.h"
 #include "ternary_chain/op.h"
 #include "ternary_matmul/op.h"
 
@@ -462,6 +463,76 @@ Case MessageCase(Random& random) {
   return given;
 }
 
+OrtValue Axes(Random& random, int64_t rank, bool* valid) {
+  const int64_t first = Pick(random, 0, rank - 1);
+  const int64_t count = Pick(random, 1, rank - first);
+  OrtValue value{{count}, std::unique_ptr<uint8_t[]>(new uint8_t[count * 8])};
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t axis = first + i - (Pick(random, 0, 1) ? rank : 0);
+    if (!Pick(random, 0, 40)) axis += 7;
+    *valid &= axis < rank;
+    std::memcpy(&value.bytes[8 * i], &axis, 8);
+  }
+  return value;
+}
+
+// One of the reproducible operators, in the order of ReproducibleOps().
+Case ReproducibleCase(Random& random) {
+  enum { kMatMul, kGemm, kReduceSum, kSoftmax, kLayerNormalization, kFirst };
+  static const auto operators = bitsearch::ReproducibleOps();
+  const int64_t which =
+      Pick(random, 0, static_cast<int64_t>(operators.size()) - 1);
+  Case given{operators[which], {}, {}, 1};
+  auto& attributes = given.info.attributes;
+  const int64_t k = Pick(random, 0, 70), n = Pick(random, 0, 40);
+  Shape x = Batch(random);
+  const bool constant = Pick(random, 0, 1);
+  const auto add = [&](Shape shape, bool is_constant, const char* name) {
+    given.Add(Floats(random, std::move(shape)), is_constant, random, name);
+  };
+  if (which == kMatMul) {
+    Shape b = x;
+    if (Pick(random, 0, 1)) b.clear();
+    if (Pick(random, 0, 1) && !b.empty()) b[0] = 1;
+    b.push_back(Near(random, k, &given.valid));
+    b.push_back(n);
+    x.push_back(Pick(random, 0, 9));
+    x.push_back(k);
+    add(x, false, "A");
+    add(b, constant, "B");
+  } else if (which == kGemm) {
+    const bool transposed = Pick(random, 0, 1);
+    if (transposed) attributes["transB"] = int64_t{1};
+    Spoil(random, "transB", &given);
+    Shape b{Near(random, k, &given.valid), n};
+    if (transposed) std::swap(b[0], b[1]);
+    add({Pick(random, 0, 9), k}, false, "A");
+    add(b, constant, "B");
+    add({Near(random, n, &given.valid)}, constant, "C");
+  } else if (which == kReduceSum) {
+    if (Pick(random, 0, 1)) attributes["keepdims"] = Pick(random, 0, 1);
+    Spoil(random, "keepdims", &given);
+    x.push_back(k);
+    add(x, false, "data");
+    given.Add(Axes(random, static_cast<int64_t>(x.size()), &given.valid),
+              constant, random, "axes");
+  } else {
+    x.push_back(which < kFirst ? std::max<int64_t>(k, 1) : k);
+    add(x, false, "X");
+    if (which == kLayerNormalization) {
+      add({Near(random, x.back(), &given.valid)}, constant, "Scale");
+      add({Near(random, x.back(), &given.valid)}, constant, "B");
+      Spoil(random, "epsilon", &given);
+    }
+    if (which < kFirst) {
+      const auto rank = static_cast<int64_t>(x.size());
+      attributes["axis"] = Pick(random, 0, 1) ? rank - 1 : int64_t{-1};
+      Spoil(random, "axis", &given);
+    }
+  }
+  return given;
+}
+
 // The message of a refusal, or nothing.
 std::string Try(const Case& given) {
   void* kernel = nullptr;
@@ -493,7 +564,7 @@ int Fuzz(uint64_t seed, double seconds) {
   for (; std::chrono::steady_clock::now() < end; ++cases) {
     Random random(seed + cases);
     constexpr Case (*kCases[])(Random&) = {TernaryCase, SplineCase, ChainCase,
-                                           MessageCase};
+                                           MessageCase, ReproducibleCase};
     const Case given = kCases[cases % std::size(kCases)](random);
     const std::string refusal = Try(given);
     const bool worded = refusal.find(": found ") != std::string::npos;
