@@ -1,3 +1,4 @@
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -80,11 +81,11 @@ def test_radial_shares_against_numerical_integration() -> None:
 
 
 def test_radial_formulas_by_hand() -> None:
-    lateral = electromagnetic.radial(np.array([np.e**2]), np.array([1.0]), LEAD_ARGON)
+    lateral = electromagnetic.radial(np.array([math.e**2]), np.array([1.0]), LEAD_ARGON)
     z, f, d, r = LEAD_ARGON.z, LEAD_ARGON.frequency, 1 - LEAD_ARGON.e_hat, LEAD_ARGON.moliere_mm
-    core = 0.0251 + 2 * 0.00319 + 0.1162 - 0.000381 * z - 0.0203 * d + 0.0397 / f / np.e
+    core = 0.0251 + 2 * 0.00319 + 0.1162 - 0.000381 * z - 0.0203 * d + 0.0397 / f / math.e
     rise = np.exp(-2.59 * 0.355) + np.exp((0.3585 + 2 * 0.0421) * 0.355)
-    tail = (0.659 - 0.00309 * z) * rise - 0.14 * d - 0.495 / f / np.e
+    tail = (0.659 - 0.00309 * z) * rise - 0.14 * d - 0.495 / f / math.e
     u = (0.401 + 0.00187 * z - 1) / (1.313 - 2 * 0.0686)
     share = (2.632 - 0.00094 * z) * np.exp(u - np.exp(u)) + d * (0.348 - 0.642 / f)
     assert lateral.core_mm[0] == pytest.approx(core * r)
