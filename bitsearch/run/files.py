@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import onnx
-
 from bitsearch import report
 from bitsearch.core import pareto
 from bitsearch.core.assignment import Assignment, digest
@@ -76,7 +74,11 @@ def run(request: FileRequest, terminal: Terminal) -> Path:
     with graph.refusals(request.file):
         model = graph.read(request.file)
         judge = Judge(model, request.data, request.labels)
-        kept = _slower(request, model)
+        kept = _kept_before(request)
+        if kept is None:
+            guard = Guard(Backend(request.backend), request.batches)
+            guard.limit(upgrade.prepare(model), lambda _: Precision.TERNARY)
+            kept = guard.kept
         round_weights = calibrate.rounder(model, lambda _: Precision.TERNARY, request.data, judge.seen)
         candidates = Candidates(model, round_weights, request.backend, kept)
     prepared = _Search(request, candidates, judge, RunFolder(request.out), terminal)
@@ -86,16 +88,12 @@ def run(request: FileRequest, terminal: Terminal) -> Path:
         return prepared.execute(began)
 
 
-def _slower(request: FileRequest, model: onnx.ModelProto) -> dict[str, str]:
-    """Say which layers stay in float32, as they are timed first, where batches were given."""
+def _kept_before(request: FileRequest) -> dict[str, str] | None:
+    """Say which layers a search that has begun keeps in float32: other times must not change what is searched."""
     if not request.batches:
         return {}
     folder = RunFolder(request.out)
-    if folder.begun:  # other times must not change what is searched
-        return dict(folder.manifest().settings.get("slower", {}))
-    guard = Guard(Backend(request.backend), request.batches)
-    guard.limit(upgrade.prepare(model), lambda _: Precision.TERNARY)
-    return guard.kept
+    return dict(folder.manifest().settings.get("slower", {})) if folder.begun else None
 
 
 def _check(request: FileRequest) -> None:
