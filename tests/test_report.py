@@ -262,7 +262,7 @@ def test_names_of_metrics_choose_neither_markup_nor_paths(tmp_path: Path, name: 
     written = report.build(folder).read_text()
     assert "<img" not in written
     figures = {file.name for file in (tmp_path / "run" / "report" / "figures").glob("metric-x*")}
-    assert len(figures) == 2
+    assert len(figures) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
