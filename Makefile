@@ -11,7 +11,7 @@ OPERATORS := $(filter-out %/preload.cc,$(wildcard ops/*/*.cc))
 NATIVE_HEADERS := $(wildcard ops/*.h ops/*/*.h tests/native/*.h)
 HEADERS := $(ONNXRUNTIME_INCLUDE_DIR) $(dir $(SYSTEM_HEADERS)) .build/onnxruntime/include
 NATIVE_FLAGS := -Iops $(addprefix -isystem ,$(HEADERS)) -std=c++17 -O2 -g -pthread -ffp-contract=off -fno-math-errno
-FUZZERS := kernels splines operators
+FUZZERS := kernels splines messages operators
 CROSS := aarch64-linux-gnu-g++
 EMULATOR := qemu-aarch64
 FUZZ_SECONDS ?= 20

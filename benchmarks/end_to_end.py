@@ -2,13 +2,14 @@
 
     .venv/bin/python benchmarks/end_to_end.py [MODEL/DATASET/GRAPH ...] [--preset paper] [--threads 1] [--profile]
 
-Networks have random weights, which changes no time. The contestants of each graph: the float strategy in standard
-operators alone, onnxruntime's own dynamic quantisation of that file to 8 bits, the float strategy as exported (with
-fused splines, where the network has splines), the strategy that quantises most, and every layer that a search may
-quantise where that is more. The two float files are held to each other and the ternary one to its function body
-(`bitsearch verify` does that for any file) before the clock starts; then all take turns, so that ratios hold on a
-busy machine. Memory is how far a process rises from opening the file to its peak at the largest batch. With
---profile, onnxruntime's profiler tells each file's share of time by operator at the largest batch.
+Networks have random weights, which changes no time; inputs are the task's, whose jets have empty slots. The
+contestants of each graph: the float strategy as any exporter would write it, onnxruntime's own dynamic quantisation
+of that file to 8 bits, the float strategy as ours is written (splines and messages in operators of their own, slots
+that are the same computed once), the strategy that quantises most, and every layer that a search may quantise where
+that is more. The two float files are held to each other and the ternary one to its function body (`bitsearch verify`
+does that for any file) before the clock starts; then all take turns, so that ratios hold on a busy machine. Memory is
+how far a process rises from opening the file to its peak at the largest batch. With --profile, onnxruntime's profiler
+tells each file's share of time by operator at the largest batch.
 """
 
 import argparse
@@ -17,8 +18,9 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,16 +28,17 @@ from unittest.mock import patch
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 
 from bitsearch import ops
 from bitsearch.core.strategy import Configuration
 from bitsearch.core.task import Task
-from bitsearch.models.leaves import MonotoneSpline
+from bitsearch.models.leaves import MessagePassing, MonotoneSpline, PairByPair, RowByRow
 from bitsearch.network import catalogue, export
 from bitsearch.network.forms import FORMS
 from bitsearch.onnxfile import bench, runtime
 from bitsearch.onnxfile.bench import Benchmark, Contender
-from bitsearch.onnxfile.inputs import draw
+from bitsearch.onnxfile.inputs import Known, draw
 
 GRAPHS = (
     "caloinn/ds1-photon/sampler",
@@ -53,9 +56,10 @@ TOLERANCE = 1e-3
 
 @contextmanager
 def standard_operators() -> Iterator[None]:
-    """Trace splines operator by operator, as any exporter would."""
+    """Trace splines, messages and rows that are the same as any exporter would."""
     with patch.dict(FORMS):
-        del FORMS[MonotoneSpline]
+        for leaf in (MonotoneSpline, MessagePassing, PairByPair, RowByRow):
+            del FORMS[leaf]
         yield
 
 
@@ -84,9 +88,9 @@ def contenders(entry: catalogue.Entry, task: Task, graph: str, folder: Path) -> 
     with standard_operators():
         standard = write(entry, task, plain, graph, folder / "float32.onnx")
     found = [standard, bench.quantized_to_int8([standard], folder)]
-    if has_splines(fused):
-        check_same(standard, fused)
-        found.append(Contender("float32, fused splines", fused.path))
+    if fused.path.read_bytes() != standard.path.read_bytes():
+        check_same(standard, fused, partial(own_inputs, task))
+        found.append(Contender("float32, as exported", fused.path))
     found.append(write(entry, task, most.configuration, graph, folder / f"ternary, {most.name}.onnx"))
     every = space.configuration([group.name for group in space.groups], plain.options)
     if len(every.assignment.quantized) > len(most.configuration.assignment.quantized):
@@ -94,33 +98,35 @@ def contenders(entry: catalogue.Entry, task: Task, graph: str, folder: Path) -> 
     return found
 
 
-def has_splines(contender: Contender) -> bool:
-    """Tell whether a file holds the fused operator."""
-    return b"MonotoneSpline" in contender.path.read_bytes()
+def own_inputs(task: Task, _metadata: Mapping[str, str], batch: int, seed: int) -> dict[str, NDArray[Any]]:
+    """Draw what the task's served graph takes: jets and showers have empty places, which cost less."""
+    return dict(task.inputs(batch, seed))
 
 
-def check_same(one: Contender, other: Contender) -> None:
+def check_same(one: Contender, other: Contender, known: Known) -> None:
     """Hold two files to each other.
 
     Raises:
         AssertionError: the middle one of a hundred events differs by more than rounding.
     """
     sessions = [runtime.open_session(item.path) for item in (one, other)]
-    feed = draw(sessions[0], 20)
+    feed = draw(sessions[0], 20, known=known)
     outputs = [session.run(None, feed)[0].astype(np.float64) for session in sessions]
     scale = np.abs(outputs[0]).max(-1) + 1e-12
     error = float(np.median(np.abs(outputs[0] - outputs[1]).max(-1) / scale))
     assert error < TOLERANCE, f"{one.name} and {other.name} differ by {error}"
 
 
-def shares(contender: Contender, batch: int, threads: int, folder: Path) -> dict[str, float]:
+def shares(
+    contender: Contender, batch: int, threads: int, folder: Path, known: Known | None = None
+) -> dict[str, float]:
     """Give the share of kernel time by operator, and the microseconds of a run as `total`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = ops.session(contender.path, sess_options=options)
-    feed = draw(session, batch)
+    feed = draw(session, batch, known=known)
     for _ in range(RUNS):
         session.run(None, feed)
     events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
@@ -171,12 +177,13 @@ def main() -> None:
         model, dataset, graph = name.split("/")
         entry = catalogue.find(model)
         task = entry.task(dataset, arguments.preset)
+        known = partial(own_inputs, task)
         with tempfile.TemporaryDirectory() as work:
             files = contenders(entry, task, graph, Path(work))
-            measured = bench.bench(files, arguments.batch, arguments.threads, arguments.blocks)
+            measured = bench.bench(files, arguments.batch, arguments.threads, arguments.blocks, known=known)
             show(name, arguments.preset, measured)
             for item in files if arguments.profile else ():
-                found = shares(item, max(arguments.batch), arguments.threads, Path(work))
+                found = shares(item, max(arguments.batch), arguments.threads, Path(work), known)
                 total = found.pop("total")
                 parts = ", ".join(f"{op} {100 * part:.0f} %" for op, part in found.items() if part > SHOWN)
                 print(

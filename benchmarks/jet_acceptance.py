@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch.models.jets import dataset, production, quark_gluon, wz
+from bitsearch.models import formats
+from bitsearch.models.jets import production, quark_gluon, wz
 from bitsearch.models.metrics.angles import fold, principal_axis
 from bitsearch.models.metrics.classification import auc, rejection
 
@@ -32,11 +33,11 @@ def main() -> None:
         rates(arguments.rates)
         return
     for path in arguments.files or (quark_gluon.SAMPLE, wz.SAMPLE):
-        module = dataset.identify(path)
+        form = formats.identify(path)
         print(f"\n{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-        if module is quark_gluon:
+        if form.name == quark_gluon.NAME:
             classes(path)
-        elif module is wz:
+        elif form.name == wz.NAME:
             planes(path)
 
 

@@ -7,6 +7,7 @@ evidence, the noise is that of the repeated trainings. A landscape is a draw of 
 that no policy finds it as smooth as a fit.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -41,6 +42,7 @@ class Landscapes:
         self.problem = problem
         spread = losses - losses.mean(0)
         self.noise = float((spread - spread.mean(1, keepdims=True)).std() * _correction(losses.shape[1]))
+        self._apart = spread - spread.mean(1, keepdims=True)
         mean = losses.mean(1)
         self.center, self.unit = float(mean.mean()), float(mean.std())
         self.y = (mean - self.center) / self.unit
@@ -59,6 +61,15 @@ class Landscapes:
         solved = np.linalg.solve(self._covariance(self.scales), self.y - seen)
         drawn: Array = prior + deviations**2 * (self.features.T @ solved)
         return drawn
+
+    def common(self, seed: int) -> tuple[Array, float]:
+        """Give the weights of what a seed of trainings adds to similar masks in common, and the noise that is left."""
+        one = self._apart[:, seed] * _correction(self._apart.shape[1]) / self.unit
+        weights: Array = self._deviations(self.scales) ** 2 * (
+            self.features.T @ np.linalg.solve(self._covariance(self.scales), one)
+        )
+        left = self.noise**2 - float(np.var(self.features @ weights)) * self.unit**2
+        return weights, math.sqrt(max(left, 0.0))
 
     def loss(self, weights: Array, parameters: Mapping[str, str]) -> float:
         """Give the loss of parameters in a landscape."""

@@ -1,7 +1,7 @@
 """Prove the search on real trainings: collect a table of them, then replay every sampler on it.
 
     .venv/bin/python benchmarks/search_quality.py collect --model caloinn --minutes 60
-    .venv/bin/python benchmarks/search_quality.py replay --model caloinn --figure docs/search.svg
+    .venv/bin/python benchmarks/search_quality.py replay --model caloinn --figure docs/search_caloinn.svg
 
 `collect` trains configurations as candidates of a search are trained, `SEEDS` times each with other batches and noise,
 and measures the exported graphs on validation events. The points lie where policies go: handmade strategies, ladders
@@ -31,6 +31,8 @@ from typing import Any, cast
 import numpy as np
 import optuna
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from search_landscape import Landscapes
 
@@ -42,7 +44,7 @@ from bitsearch.network import catalogue, loop, measuring, quant, sensitivity
 from bitsearch.network.exporter import Exporter
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
-from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, StratifiedSampler
+from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, StratifiedSampler, fit
 from bitsearch.run.search import MOST_RUNGS, describe, ladder
 
 DATA = Path(__file__).parent / "data"
@@ -382,19 +384,31 @@ ARMS: Mapping[str, Arm] = {
 
 
 class Replay:
-    """One landscape, on which policies search; losses are signed so that less is better."""
+    """One landscape, on which policies search; losses are signed so that less is better.
 
-    def __init__(self, table: Table, landscapes: Landscapes, seed: int) -> None:
+    Noise is independent, or `common`, as where all trials train with one seed: most of it is then the same for similar
+    masks.
+    """
+
+    def __init__(self, table: Table, landscapes: Landscapes, seed: int, common: bool = False) -> None:
         self.table, self.problem, self.landscapes, self.seed = table, table.problem, landscapes, seed
+        self._losses: dict[tuple[object, ...], float] = {}
         self.weights = landscapes.draw(np.random.default_rng((seed, 0)))
-        self.noise = landscapes.noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
+        self.seen_weights, noise = self.weights, landscapes.noise
+        if common:
+            added, noise = landscapes.common(seed % SEEDS)
+            self.seen_weights = self.weights + added
+        self.noise = noise * np.random.default_rng((seed, 1)).standard_normal(10_000)
         self.handmade = [self.loss(item) for item in table.strategies.values()]
         self.ideal = self.handmade[0]
         self.worst = self.ideal + (1 + MARGIN) * (max(self.handmade) - self.ideal)
 
     def loss(self, parameters: Parameters) -> float:
         """Give the true loss."""
-        return self.landscapes.loss(self.weights, parameters)
+        key = *self.problem.levels(parameters), *(parameters[name] for name in self.problem.options)
+        if key not in self._losses:
+            self._losses[key] = self.landscapes.loss(self.weights, parameters)
+        return self._losses[key]
 
     def search(self, arm: Arm, trials: int) -> tuple[Seen, float]:
         """Search; also give the processor time of all proposals, in seconds."""
@@ -429,7 +443,8 @@ class Replay:
                 )
             }
             if (key := tuple(found.values())) not in known:
-                known[key] = self.loss(found) + float(self.noise[len(seen)])
+                shown = self.landscapes.loss(self.seen_weights, found)
+                known[key] = shown + float(self.noise[len(seen)])
                 seen.append((dict(found), known[key]))
                 study.tell(trial, [known[key], problem.gain(found)])
                 continue
@@ -454,6 +469,11 @@ class Replay:
                 reached = gain
         return area / (self.worst - self.ideal)
 
+    def modelled(self, seen: Seen) -> Seen:
+        """Give what was tried with the losses that a model of all expects, by which a run chooses its finalists."""
+        tried, losses = [item for item, _ in seen], np.array([loss for _, loss in seen])
+        return list(zip(tried, fit(self.problem, tried, losses).expected().tolist(), strict=True))
+
     def gaps(self, seen: Seen) -> list[float]:
         """Give by how much the best seen at no smaller fraction is truly worse than each handmade strategy."""
         found = []
@@ -471,34 +491,70 @@ def replay(arguments: argparse.Namespace) -> None:
     table = Table.read(DATA / f"{arguments.model}.json.gz")
     rows = [table.parameters(row) for row in table.rows]
     landscapes = Landscapes(table.problem, rows, table.sign * np.array([row.losses for row in table.rows]))
+    common = math.sqrt(max(landscapes.noise**2 - landscapes.common(0)[1] ** 2, 0.0))
     explained = ", ".join(f"{share:.3f} ({name})" for name, share in landscapes.explained().items())
     seconds = float(np.mean([row.seconds for row in table.rows])) / SEEDS
     print(f"{table.model}, {table.dataset}, {table.preset}: {len(rows)} configurations x {SEEDS} trainings")
-    print(f"explained by leave-one-out: {explained}; noise of one training {landscapes.noise:.3g}")
+    print(
+        f"explained by leave-one-out: {explained}; noise of one training {landscapes.noise:.3g}, "
+        f"{common:.3g} of it common to similar masks"
+    )
     print(
         f"{seconds:.1f} s of a core a training; columns: relative hypervolume at {CHECKPOINTS} trials ± standard "
         f"error of {arguments.seeds} searches; loss at {len(table.strategies)} handmade fractions less theirs"
     )
+    found: dict[str, NDArray[np.float64]] = {}
     curves: dict[str, NDArray[np.float64]] = {}
     for name in arguments.arms:
-        found, gaps, spent = [], [], []
+        arm, areas, modelled, courses, gaps, spent = ARMS[name], [], [], [], [], []
         for seed in range(arguments.first, arguments.first + arguments.seeds):
-            place, arm = Replay(table, landscapes, seed), ARMS[name]
-            whole, seconds_spent = place.search(arm, CHECKPOINTS[-1])
+            place = Replay(table, landscapes, seed, arguments.common_noise)
+            seen, seconds_spent = place.search(arm, CHECKPOINTS[-1])
             # With fewer trials a search has fewer rungs.
-            fewer = [place.search(arm, trials)[0] for trials in CHECKPOINTS[:-1] if arm.rungs is _seeds]
-            parts = [*fewer, whole] if fewer else [whole[:trials] for trials in CHECKPOINTS]
-            found.append([place.area(part) for part in parts])
-            gaps.append(place.gaps(whole))
-            spent.append(seconds_spent / len(whole))
-        curves[name] = np.array(found)
-        print(
-            f"{name:12}{_with_errors(curves[name])}  |", *(f"{gap:+.2f}" for gap in np.mean(gaps, 0)), end=""
-        )
-        print(f"  | {np.mean(spent):.3f} s a proposal", flush=True)
+            parts = [
+                place.search(arm, trials)[0]
+                if len(arm.rungs(place.problem, trials)) < rungs
+                else seen[:trials]
+                for rungs in [len(arm.rungs(place.problem, CHECKPOINTS[-1]))]
+                for trials in CHECKPOINTS
+            ]
+            areas.append([place.area(part) for part in parts])
+            modelled.append([place.area(place.modelled(part)) for part in parts])
+            courses.append([place.area(seen[: trials + 1]) for trials in range(len(seen))])
+            gaps.append(place.gaps(place.modelled(seen)))
+            spent.append(seconds_spent / len(seen))
+        curves[name] = np.array(courses)
+        found |= {name: np.array(areas), f"{name}, by model": np.array(modelled)}
+        print(f"{name:20}{_with_errors(found[name])}  | {np.mean(spent):.3f} s a proposal")
+        print(f"{'chosen by the model':20}{_with_errors(found[f'{name}, by model'])}  |", end=" ")
+        print(*(f"{gap:+.3g}" for gap in np.mean(gaps, 0)), flush=True)
     first, *others = arguments.arms
-    for name in others:
-        print(f"{first} - {name:12}{_with_errors(curves[first] - curves[name], '+')}")
+    for other in others:
+        print(f"{first} - {other:12}{_with_errors(found[first] - found[other], '+')}")
+        apart = found[f"{first}, by model"] - found[other]
+        print(f"{first}, by model - {other:12}{_with_errors(apart, '+')}", flush=True)
+    if arguments.figure:
+        draw(arguments.figure, table, curves)
+
+
+def draw(path: Path, table: Table, curves: Mapping[str, NDArray[np.float64]]) -> None:
+    """Draw the mean hypervolume of every policy against trials, with its standard error."""
+    figure = Figure((6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, areas) in enumerate(curves.items()):
+        trials, mean = np.arange(1, areas.shape[1] + 1), areas.mean(0)
+        error = areas.std(0, ddof=1) / math.sqrt(len(areas))
+        (line,) = axes.plot(trials, mean, label=name, linewidth=2.4 if number == 0 else 1.2)
+        axes.fill_between(trials, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(
+        xlabel="trials",
+        ylabel="relative hypervolume",
+        title=f"{table.model}, {len(table.rows)} configurations x {SEEDS} real trainings, {len(areas)} searches",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, ncols=2, fontsize=8)
+    with rc_context({"svg.hashsalt": "bitsearch", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _with_errors(values: NDArray[np.float64], sign: str = "") -> str:
@@ -533,6 +589,10 @@ def main() -> None:
     verb.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS)[:-1])
     verb.add_argument("--first", type=int, default=0, help="the first search seed")
     verb.add_argument("--seeds", type=int, default=10)
+    verb.add_argument(
+        "--common-noise", action="store_true", help="noise as where all trials train with one seed"
+    )
+    verb.add_argument("--figure", type=Path, help="an SVG file for the curves")
     verb.set_defaults(run=replay)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

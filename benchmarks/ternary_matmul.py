@@ -4,7 +4,7 @@ Every contestant is checked before it is timed. Blocks of runs are interleaved i
 time of the thread (at two threads: wall time). What a call of a session that does nothing costs is subtracted, so
 that onnxruntime's contestants are compared by their nodes. With --scaling, ternary, fp32 and int8 are instead
 compared with themselves on two threads, in wall time and longer blocks.
-Usage: ternary_matmul.py [--threads T] [--blocks B] [--all-odd] [--scaling] [M,K,N ...]
+Usage: ternary_matmul.py [--threads T] [--blocks B] [--all-odd] [--chains] [--scaling] [M,K,N ...]
 """
 
 import argparse
@@ -25,6 +25,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitsearch import ops
 from bitsearch.ops.reference import pack, ternary_matmul
+from bitsearch.ops.ternary_chain.function import PREFIX
+from bitsearch.ops.ternary_chain.reference import LENGTHS
 
 SMALL_SHAPES = ["1,256,256", "16,256,256", "64,256,256", "1,256,5760", "1,480,1920", "1,2560,6912"]
 LARGE_SHAPES = ["64,256,5760", "1000,256,5760", "135,480,1920", "512,512,512", "256,2560,6912"]
@@ -95,6 +97,18 @@ def contestants(weights: NDArray[np.int8], scale: float, layers: int) -> dict[st
     }
 
 
+def fused(weights: NDArray[np.int8], scale: float, layers: int) -> bytes:
+    """Build the same layers as `TernaryChain8` nodes; a slope of 1 makes their activation nothing but its time."""
+    k, length = weights.shape[1], LENGTHS[-1]
+    arrays: Arrays = {}
+    for index in range(length):
+        arrays |= {f"W{index}_": pack(weights), f"scale{index}_": np.asarray(scale, np.float32)}
+        arrays[f"bias{index}_"] = np.zeros(len(weights), np.float32)
+    sizes = {f"K{index}": k for index in range(length)}
+    kind = f"{PREFIX}{length}"
+    return chain(kind, ops.DOMAIN, k, arrays, layers // length, activation="leaky-relu", alpha=1.0, **sizes)
+
+
 def torch_int8(
     weights: NDArray[np.int8], x: NDArray[np.float32], threads: int
 ) -> tuple[Callable[[], object], Any]:
@@ -155,6 +169,9 @@ def prepared(m: int, k: int, n: int, threads: int, layers: int) -> dict[str, Cal
         exact = exact @ weights.T * float(scale)
         bit_exact = ternary_matmul(bit_exact, pack(weights), scale, K=k)
     runs = {}
+    if layers > 1:
+        runs["fused"], y = opened(fused(weights, float(scale), layers), x, threads)
+        np.testing.assert_array_equal(y, bit_exact)
     for name, model in contestants(weights, float(scale), layers).items():
         runs[name], y = opened(model, x, threads)
         if name == "ternary":
@@ -219,7 +236,7 @@ def scaling(m: int, k: int, n: int, blocks: int) -> str:
 
 def row(shape: str, products: int, table: dict[str, tuple[float, float]]) -> str:
     """Format one line of the table."""
-    best = table["ternary"][0]
+    best = table.get("fused", table["ternary"])[0]
     cells = [f"{name} {low:.1f} ({mid:.1f}) {low / best:.2f}x" for name, (low, mid) in table.items()]
     return f"{shape:>14}  {products / best / 1e3:5.0f} GMAC/s  " + "  ".join(cells)
 
@@ -235,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", nargs="*", metavar="M,K,N")
     parser.add_argument("--all-odd", action="store_true", help="add the sweep of odd shapes")
+    parser.add_argument("--chains", action="store_true", help="layers one after the other alone")
     parser.add_argument("--scaling", action="store_true", help="two threads against one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--blocks", type=int, default=25)
@@ -248,8 +266,10 @@ def main() -> None:
             m, k, n = map(int, shape.split(","))
             print(scaling(m, k, n, blocks), flush=True)
         return
-    print("microseconds: minimum (median) of blocks; x: how many times slower than ternary, by minima")
-    shapes = arguments.shapes or SMALL_SHAPES + LARGE_SHAPES + ODD_SHAPES
+    print(
+        "microseconds: minimum (median) of blocks; x: how many times slower than ternary (fused), by minima"
+    )
+    shapes = arguments.shapes or ([] if arguments.chains else SMALL_SHAPES + LARGE_SHAPES + ODD_SHAPES)
     for shape in shapes + (ALL_ODD_SHAPES if arguments.all_odd else []):
         m, k, n = map(int, shape.split(","))
         print(row(shape, m * k * n, compare(m, k, n, threads, blocks)), flush=True)

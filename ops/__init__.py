@@ -16,7 +16,9 @@ from bitsearch.ops.library import (
     register,
     session,
 )
+from bitsearch.ops.message_passing.function import message_passing_function
 from bitsearch.ops.monotone_spline.function import monotone_spline_function
+from bitsearch.ops.ternary_chain.function import ternary_chain_function
 from bitsearch.ops.ternary_matmul.function import ternary_matmul_function
 
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "include_path",
     "kernels",
     "library_path",
+    "message_passing_function",
     "monotone_spline_function",
     "preload_path",
     "register",
     "session",
+    "ternary_chain_function",
     "ternary_matmul_function",
 ]

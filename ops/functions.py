@@ -7,8 +7,16 @@ from onnx import helper
 
 from bitsearch.ops.domain import DOMAIN, VERSION
 from bitsearch.ops.errors import OperatorError
+from bitsearch.ops.message_passing import function as message_passing
 from bitsearch.ops.monotone_spline import function as monotone_spline
+from bitsearch.ops.ternary_chain import function as ternary_chain
 from bitsearch.ops.ternary_matmul import function as ternary_matmul
+
+OTHERS = {
+    monotone_spline.NAME: monotone_spline.monotone_spline_function,
+    message_passing.NAME: message_passing.message_passing_function,
+}
+"""Bodies that only models get which use them."""
 
 
 def add_functions(model: onnx.ModelProto) -> None:
@@ -23,9 +31,15 @@ def add_functions(model: onnx.ModelProto) -> None:
     if versions.setdefault(DOMAIN, VERSION) != VERSION:
         raise OperatorError(f"opset of {DOMAIN}: found {versions[DOMAIN]}, expected {VERSION}")
     nodes = [node for node in _nodes(model.graph) if node.domain == DOMAIN]
-    functions = [ternary_matmul.ternary_matmul_function(versions.get("", 0))]
-    if monotone_spline.NAME in {node.op_type for node in nodes}:
-        functions.append(monotone_spline.monotone_spline_function(versions.get("", 0)))
+    opset, kinds = versions.get("", 0), {node.op_type for node in nodes}
+    functions = [ternary_matmul.ternary_matmul_function(opset)]
+    functions += [make(opset) for name, make in OTHERS.items() if name in kinds]
+    # Behind what they are made of: onnx's reference evaluator wants it so.
+    functions += [
+        ternary_chain.ternary_chain_function(length, opset, _activations(nodes, name))
+        for name, length in ternary_chain.NAMES.items()
+        if name in kinds
+    ]
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     known = {(function.domain, function.name) for function in model.functions}
@@ -35,6 +49,17 @@ def add_functions(model: onnx.ModelProto) -> None:
         for function in functions:
             if node.op_type == function.name:
                 _complete(node, function)
+
+
+def _activations(nodes: list[onnx.NodeProto], name: str) -> set[str]:
+    """Collect the activations of the nodes of one kind."""
+    return {
+        attribute.s.decode(errors="replace")
+        for node in nodes
+        if node.op_type == name
+        for attribute in node.attribute
+        if attribute.name == "activation"
+    }
 
 
 def _complete(node: onnx.NodeProto, function: onnx.FunctionProto) -> None:

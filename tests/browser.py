@@ -42,8 +42,14 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load a page and wait until it has."""
+        with self.loading():
+            self.send("Page.navigate", url=url)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Wait at the end of the block until a page has been loaded since its beginning."""
         self._loaded = False
-        self.send("Page.navigate", url=url)
+        yield
         while not self._loaded:
             self._read()
 

@@ -14,8 +14,8 @@ import numpy as np
 from jet_files import LABEL, energyflow, save, wz_jets
 
 from bitsearch.core.errors import DataError
+from bitsearch.models.formats import identify
 from bitsearch.models.jets import quark_gluon, wz
-from bitsearch.models.jets.dataset import identify
 from bitsearch.models.showers import files, generator
 from bitsearch.models.showers.geometry import embedded, read_binning, write_binning
 

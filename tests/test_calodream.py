@@ -27,6 +27,8 @@ from bitsearch.models.calodream.published_weights import convert
 from bitsearch.models.showers import generator as made
 from bitsearch.network import catalogue, export, parity, quant
 from bitsearch.network.checkpoint import load_state
+from bitsearch.onnxfile import chains
+from bitsearch.onnxfile.backends import rewrite
 from bitsearch.onnxfile.portable import portable
 
 SMOKE = task("ds2", "smoke")
@@ -261,6 +263,29 @@ def test_every_exported_layer_computes_what_torch_does(traces: Traces, graph: st
         assert found.layers == len(list(quant.linear_layers(quantized))) - len(quantized.never_run)
 
 
+@pytest.mark.parametrize("backend", ["int2", "nbits"])
+def test_other_kernels(traces: Traces, backend: str) -> None:
+    """Rounded a block of inputs at a time there, a row at a time in torch: a step of 127 apart."""
+    entry = catalogue.find("calodream")
+    for strategy in entry.space(entry.task("ds2", "smoke")).strategies:
+        for graph in ("energy_velocity", "shape_velocity"):
+            quantized, model = traces.export(graph, strategy.name)
+            described = SMOKE.graphs(quantized)[graph]
+            rng = np.random.default_rng(5)
+            inputs = {
+                name: rng.random((50, *value.shape[1:]), np.float32)
+                for name, value in described.inputs.items()
+            }
+            found = parity.compare(rewrite(model, backend), described, inputs)
+            assert found.layer_max_error < 2 / 127
+        _, model = traces.export("generator", strategy.name)
+        rewritten = rewrite(model, backend)
+        (showers,) = onnxruntime.InferenceSession(rewritten.SerializeToString()).run(
+            None, dict(SMOKE.inputs(4, 3))
+        )
+        assert np.isfinite(showers).all()
+
+
 def test_the_portable_generator_makes_the_same_showers(traces: Traces) -> None:
     """In standard operators without loops."""
     _, model = traces.export("generator", "regular")
@@ -274,6 +299,7 @@ def test_the_portable_generator_makes_the_same_showers(traces: Traces) -> None:
 
 def test_ternary_layers_inside_loops_share_constants_of_the_main_graph(traces: Traces) -> None:
     _, model = traces.export("generator", "energy-quantized+shape-full")
+    chains.unchain(model)
     main = {item.name for item in model.graph.initializer}
     bodies = [
         attribute.g
@@ -432,21 +458,7 @@ def test_unknown_and_missing_keys_are_listed() -> None:
         assert name in str(caught.value)
 
 
-def test_export_of_an_original_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file, out = tmp_path / "authors.pt", tmp_path / "authors.onnx"
-    torch.save(original(network(), Stock()), file)
-    command = f"export {file} --out {out} --json --preset smoke --model calodream --strategy shape-full"
-    assert main(command.split()) == 0, capfd.readouterr().err
-    printed = json.loads(capfd.readouterr().out)
-    assert printed["parity"]["layer_max_error"] < 1e-5
-    metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
-    assert metadata["bitsearch.strategy"] == "shape-full"
-    assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
-
-
-def test_parts_of_an_original_checkpoint_are_joined(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_export_of_an_original_checkpoint_in_parts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The authors keep both networks and their moments apart; one alone is told what it lacks, in one line."""
     state = original(network(), Stock())
     moments = {name: state.pop(name) for name in ("means", "stds")}
@@ -461,7 +473,8 @@ def test_parts_of_an_original_checkpoint_are_joined(
     for name, value in moments.items():
         np.save(tmp_path / f"{name}.npy", value.numpy())
     files = [str(tmp_path / name) for name in ("energy.pt", "shape.pt", "means.npy", "stds.npy")]
-    rest = f"--out {tmp_path / 'a.onnx'} --json --preset smoke --model calodream --strategy regular".split()
+    out = tmp_path / "authors.onnx"
+    rest = f"--out {out} --json --preset smoke --model calodream --strategy shape-full".split()
     assert main(["export", files[0], *rest]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "the checkpoint lacks the shape network (shape.pt), means and stds (means.npy stds.npy)" in line
@@ -469,6 +482,9 @@ def test_parts_of_an_original_checkpoint_are_joined(
     assert "means.npy holds keys that another file holds too: ['means']" in capfd.readouterr().err
     assert main(["export", *files, *rest]) == 0, capfd.readouterr().err
     assert json.loads(capfd.readouterr().out)["parity"]["layer_max_error"] < 1e-5
+    metadata = {item.key: item.value for item in onnx.load(out).metadata_props}
+    assert metadata["bitsearch.strategy"] == "shape-full"
+    assert json.loads(metadata["bitsearch.assignment"])["shape.embedding"] == "ternary"
 
 
 def test_presets_grow() -> None:

@@ -1,9 +1,11 @@
 """What every verb does where nothing but numpy, onnx, onnxruntime and rich is installed."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from packaging.utils import canonicalize_name
 from ternary_layer import Layer, dense
 
 from bitsearch.cli.failures import EXTRAS
-from bitsearch.cli.table import VERBS
+from bitsearch.cli.table import VERBS, Verb
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 CALLS = {
     "run": "--model caloinn",
     "report": "run",
+    "watch": "run",
+    "compare": "run other",
     "status": "run",
     "new": "tagger",
     "list": "",
@@ -38,6 +42,7 @@ CALLS = {
     "diff": "layer.onnx layer.onnx",
     "evaluate": "layer.onnx --model caloinn",
     "suggest": "--model caloinn --target-fraction 0.5",
+    "completion": "bash",
     "ops": "",
 }
 SCRIPT = """
@@ -62,18 +67,17 @@ json.dump(found, sys.stdout)
 """
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Run every verb's help and a call of each in one process that cannot import what the extras bring."""
-    folder = tmp_path_factory.mktemp("bare")
+def outcomes(folder: Path, blocked: Iterable[str], *flags: str, **environment: str) -> dict[str, Any]:
+    """Give status, output and errors of every verb's help and of a call of each, from a process of their own."""
     (folder / "text").write_text("text")
     onnx.save(dense(8), folder / "float.onnx")
     (folder / "layer.onnx").write_bytes(Layer.random(12, 8).model().SerializeToString())
     commands = [f"{verb.name} {rest}".strip() for verb in VERBS for rest in ("--help", CALLS[verb.name])]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SCRIPT, " ".join(EXTRAS["search"])],
+        [sys.executable, "-P", *flags, "-c", SCRIPT, " ".join(blocked)],
         input=json.dumps(commands),
         cwd=folder,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
     )
@@ -81,16 +85,14 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_help_needs_nothing(bare: dict[str, Any], verb: Any) -> None:
-    status, out, err = bare[f"{verb.name} --help"]
+def help_is_printed(found: dict[str, Any], verb: Verb) -> None:
+    status, out, err = found[f"{verb.name} --help"]
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: bitsearch {verb.name}")
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_call_works_or_names_the_extra(bare: dict[str, Any], verb: Any) -> None:
-    status, out, err = bare[f"{verb.name} {CALLS[verb.name]}".strip()]
+def works_or_names_the_extra(found: dict[str, Any], verb: Verb) -> None:
+    status, out, err = found[f"{verb.name} {CALLS[verb.name]}".strip()]
     if verb.name == "status":
         assert (status, out) == (2, "")
         assert "run holds no run.json" in err
@@ -102,6 +104,22 @@ def test_call_works_or_names_the_extra(bare: dict[str, Any], verb: Any) -> None:
     else:
         assert status == 0, err
         assert out
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Run all in one process that cannot import what the extras bring."""
+    return outcomes(tmp_path_factory.mktemp("bare"), EXTRAS["search"] + EXTRAS["completion"])
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_help_needs_nothing(bare: dict[str, Any], verb: Verb) -> None:
+    help_is_printed(bare, verb)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_call_works_or_names_the_extra(bare: dict[str, Any], verb: Verb) -> None:
+    works_or_names_the_extra(bare, verb)
 
 
 def test_list_names_everything_without_torch(bare: dict[str, Any]) -> None:
@@ -121,6 +139,6 @@ def test_modules_of_the_extras_are_those_of_the_project() -> None:
         return names
 
     modules = packages_distributions()
-    for extra in ("data", "files", "search"):
+    for extra in ("completion", "data", "files", "search"):
         found = {canonicalize_name(modules[name][0]) for name in EXTRAS[extra]}
         assert found == required(extra)

@@ -80,3 +80,22 @@ def test_only_run_folders_are_chosen_from(tmp_path: Path, capsys: pytest.Capture
         "--min-fraction, --max-size, --max-loss and --max-latency choose from one run folder; found a.pt"
     )
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["float32", "int3"], "--precisions int3: expected one of float32, ternary, binary, int8"),
+        (["float32,binary"], "--precisions float32 binary: expected float32 and ternary"),
+        (["float32", "int8,ternary"], "--precisions float32 int8 ternary: nothing trains with int8"),
+    ],
+)
+def test_precisions_are_checked_first(
+    words: list[str], found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["run", "--model", "caloinn", "--out", str(out), "--precisions", *words]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert found in line
+    assert not out.exists()

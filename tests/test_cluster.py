@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.measurement import Measurement
-from bitsearch.core.rundir import RunFolder
 from bitsearch.core.strategy import Configuration
 from bitsearch.run.search import Study, search
 from bitsearch.run.storage import close_study, open_storage
@@ -280,7 +279,7 @@ from bitsearch import report
 from bitsearch.cli import main
 from bitsearch.run import pipeline
 report.build = lambda folder, _executor: folder.report / "index.html"
-pipeline._Run._evaluate = lambda *_: None
+pipeline._evaluate = lambda *_: None
 sys.exit(main(sys.argv[1:]))
 """
 """A run without plots of the physics and without report, which sharing does not change."""
@@ -292,12 +291,7 @@ def test_real_runs_share_search_and_finals(
 ) -> None:
     """Two runs in folders of their own: every training is one run's, and both end with everything."""
     url = server.database()
-    folders = [RunFolder(tmp_path / name) for name in "ab"]
-    for folder in folders:
-        folder.work.mkdir(parents=True)
-        for pattern in ("reference-*", "trace-*"):
-            for file in smoke.folder.work.glob(pattern):
-                (folder.work / file.name).write_bytes(file.read_bytes())
+    folders = [smoke.begun(tmp_path / name) for name in "ab"]
     commands = [
         [sys.executable, "-P", "-c", QUICK, *smoke.flags(folder.path, "--storage", url, "--trials", "9")]
         for folder in folders

@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from bitsearch.network.convert import Attention, Pointwise, convert, declined
 from bitsearch.network.quant import BitLinear
 from bitsearch.network.spec import Spec
 from bitsearch.network.trial import Trial
+from bitsearch.onnxfile import graph
 
 
 def attention(**options: Any) -> nn.MultiheadAttention:
@@ -194,7 +194,7 @@ def test_layers_of_model_files_are_converted(tmp_path: Path) -> None:
     configuration = Configuration(Assignment.of(layers, layers))
     measured = Trial(spec).measure(configuration, "search", keep="mixed")
     assert measured.failure is None
-    nodes = onnx.load(tmp_path / "models" / "mixed.onnx").graph.node
+    nodes = graph.read(tmp_path / "models" / "mixed.onnx").graph.node
     assert [node.op_type for node in nodes].count("TernaryMatMul") == 4
     raw = spec.task.network({}, 1)
     loaded = load_network(spec, configuration, raw.state_dict())

@@ -5,7 +5,7 @@ import math
 import pytest
 from test_pareto import AUC, NLL, record
 
-from bitsearch.core.difference import Difference, difference
+from bitsearch.core.difference import Difference, agreement, difference
 from bitsearch.core.measurement import Measurement, Quantity
 
 
@@ -74,3 +74,35 @@ def test_what_would_be_needed() -> None:
 def test_equal_trainings_have_no_significance() -> None:
     found = difference(trained("one", 1.0, 2.0), trained("other", 1.0, 2.0), NLL)
     assert (found.gain, found.error, found.sigmas) == (0.0, 0.0, None)
+
+
+def test_rank_correlation_by_hand() -> None:
+    """Spearman's formula, 1 - 6 Σd² / (n³ - n): two exchanges of neighbours among five make 1 - 24/120."""
+    found = agreement([1, 2, 3, 4, 5], [20, 10, 40, 30, 500])
+    assert found is not None
+    assert found.rho == pytest.approx(0.8)
+    assert found.count == 5
+    width = 1.959964 * math.sqrt((1 + 0.32) / 2)
+    assert math.atanh(found.low) == pytest.approx(math.atanh(0.8) - width, abs=1e-5)
+    assert math.atanh(found.high) == pytest.approx(math.atanh(0.8) + width, abs=1e-5)
+    tied = agreement([1, 2, 2, 3, 4], [1, 3, 3, 4, 5])
+    assert tied is not None
+    assert tied.rho == pytest.approx(1)
+    assert tied.low < 0.95 < tied.high <= 1
+
+
+def test_what_a_third_measure_explains_is_held() -> None:
+    """Both follow the third alone; what is left of them, exchanged between neighbours, is opposed."""
+    third = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]
+    one = [value + sign * 0.1 for value, sign in zip(third, [1, -1] * 4, strict=True)]
+    other = [value - sign * 0.1 for value, sign in zip(third, [1, -1] * 4, strict=True)]
+    alone, held = agreement(one, other), agreement(one, other, third)
+    assert alone is not None
+    assert held is not None
+    assert alone.rho > 0.9
+    assert held.rho == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 3.0, 4.0], [2.0] * 6, []])
+def test_few_or_equal_values_have_no_order(values: list[float]) -> None:
+    assert agreement(values, values) is None

@@ -26,6 +26,7 @@ from bitsearch.core.rounding import Rounding, round_rows
 from bitsearch.core.task import Graph
 from bitsearch.network import catalogue, export, quant
 from bitsearch.network.export import Metadata, Normalization, fold
+from bitsearch.onnxfile import chains
 from bitsearch.ops.reference import unpack
 
 STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "all"]
@@ -37,7 +38,8 @@ def initializers(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
 
 
 def nodes(model: onnx.ModelProto, op_type: str) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.op_type == op_type]
+    """List nodes of one kind; chains count as their layers."""
+    return [node for node in chains.unchained(model).graph.node if node.op_type == op_type]
 
 
 def session(model: onnx.ModelProto, library: bool = True) -> onnxruntime.InferenceSession:

@@ -6,8 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.leaves import Fold, MonotoneSpline, SelectLast
-from bitsearch.network.forms import FORMS, LinearNode, ScanNode, SelectRows, SplineNode, replace_leaves
+from bitsearch.models.leaves import Fold, MonotoneSpline, PairByPair, RowByRow, SelectLast
+from bitsearch.models.pdat.pair_features import Pairs
+from bitsearch.network.forms import (
+    FORMS,
+    DistinctPairs,
+    DistinctRows,
+    LinearNode,
+    ScanNode,
+    SelectRows,
+    SplineNode,
+    replace_leaves,
+)
 
 MODELS = sorted((Path(__file__).parents[1] / "models").rglob("*.py"))
 
@@ -51,6 +61,44 @@ def test_rows_are_the_selected_entries(shape: tuple[int, ...]) -> None:
     found = SelectRows("", SelectLast())(x, order)
     assert torch.equal(found, SelectLast()(x, order))
     assert torch.equal(found, x[..., order])
+
+
+FILLED = torch.tensor([0, 1, 3, 5, 6, 2])
+"""Of six slots: none, some, all but one, all."""
+
+
+def test_slots_that_are_the_same_are_copied() -> None:
+    x, empty = torch.randn(6, 6, 4, 3), torch.arange(6) >= FILLED[:, None]
+    x[empty] = torch.randn(4, 3)
+    seen: list[int] = []
+
+    def function(rows: Tensor) -> Tensor:
+        seen.append(len(rows))
+        return rows.sin().sum(1)
+
+    found = DistinctRows("", RowByRow())(function, x, FILLED, None)
+    torch.testing.assert_close(found, RowByRow()(lambda rows: rows.sin().sum(2), x, FILLED, None))
+    assert seen == [int((FILLED + 1).clamp(max=6).sum())]
+
+
+@pytest.mark.parametrize("unordered", [True, False])
+def test_pairs_that_are_the_same_are_copied(unordered: bool) -> None:
+    """Features are differences of slots, and 1 of a slot with itself, which two empty slots do not share."""
+    pairs, slots = Pairs.of(6, unordered), torch.randn(6, 6, 2)
+    slots[torch.arange(6) >= FILLED[:, None]] = 0.3
+    features = (slots[:, pairs.first] - slots[:, pairs.second]).square() + 2
+    features[:, pairs.first == pairs.second] = 1
+    seen: list[int] = []
+
+    def function(rows: Tensor) -> Tensor:
+        seen.append(rows[..., 0].numel())
+        return torch.cat([rows.sin(), rows.cos()], -1)
+
+    found = DistinctPairs("", PairByPair())(function, features, pairs.entries, FILLED, None)
+    assert sum(seen) == 1 + int((FILLED + 1).clamp(max=6).square().sum())
+    expected = PairByPair()(function, features, pairs.entries, FILLED, None)
+    assert expected.shape == (6, 6, 6, 4)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_scan_takes_rows_in_turn() -> None:

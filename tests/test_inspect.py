@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ternary_layer import Layer
 
 from bitsearch import Precision
-from bitsearch.onnxfile.inspect import LayerContent, inspect
+from bitsearch.onnxfile.inspect import LayerContent, inspect, json_value
 from bitsearch.onnxfile.ternarize import ternarize
 
 RNG = np.random.default_rng(0)
@@ -145,3 +145,9 @@ def test_agrees_with_what_the_file_says_of_itself(tmp_path: Path) -> None:
     found = inspect(tmp_path / "file.onnx")
     assert found.fraction == pytest.approx(64 / 272)
     assert found.metadata["bitsearch.fraction"] == repr(found.fraction)
+
+
+def test_metadata_is_valid_json_whatever_the_file_says() -> None:
+    for text in ('{"a": NaN}', '{"a": Infinity}', "[" * 100_000, "[1]", "no"):
+        assert json_value(text) is None
+    assert json_value('{"a": 1}') == {"a": 1}

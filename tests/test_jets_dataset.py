@@ -10,6 +10,7 @@ from jet_files import LABEL, energyflow, save, wz_jets
 
 from bitsearch.cli import main
 from bitsearch.core.errors import DataError
+from bitsearch.models import formats
 from bitsearch.models.jets import dataset, quark_gluon, wz
 from bitsearch.models.jets.dataset import ROLE
 
@@ -76,6 +77,16 @@ def test_check_tells_files_by_content(tmp_path: Path, capsys: Capture) -> None:
         table = call(capsys, "data", "check", tmp_path / name)[1]
         assert expected in table
     assert "pythia8mc" in table
+
+
+def test_every_data_set_has_one_format() -> None:
+    assert {name: formats.of_dataset(name).name for name in formats.DATASETS} == {
+        "ds1-photon": "CaloChallenge",
+        "ds1-pion": "CaloChallenge",
+        "ds2": "CaloChallenge",
+        "quark-gluon": "quark-gluon",
+        "wz": "wz",
+    }
 
 
 def test_check_refuses_what_is_no_jet_file(tmp_path: Path, capsys: Capture) -> None:

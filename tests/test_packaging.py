@@ -13,6 +13,9 @@ import onnx
 import pytest
 from packaging.requirements import Requirement
 from ternary_layer import Layer
+from test_cli_bare import PROJECT, help_is_printed, outcomes, works_or_names_the_extra
+
+from bitsearch.cli.table import VERBS
 
 SERVE = """
 import sys
@@ -72,7 +75,7 @@ def test_distributions_hold_what_they_should(built: Path) -> None:
     assert not {name for name in names if name.endswith(".h5")}
     assert wheel.stat().st_size < 1_500_000
     operators = {"__init__.py", "reference.py", "function.py", "README.md"}
-    for folder in ("ternary_matmul", "monotone_spline"):
+    for folder in ("ternary_matmul", "ternary_chain", "monotone_spline", "message_passing"):
         found = {name.rpartition("/")[2] for name in names if name.startswith(f"bitsearch/ops/{folder}/")}
         assert found == operators
     sources = {name for name in names if name.endswith((".cc", ".h", ".map", "CMakeLists.txt", ".pyc"))}
@@ -83,22 +86,20 @@ def test_distributions_hold_what_they_should(built: Path) -> None:
     assert not {name for name in names if "fetch_headers" in name}
 
 
-@pytest.mark.slow
-def test_wheel_serves_without_torch(built: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def path(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Install the wheel without extras: give the search path of a process that is started with -S."""
+    folder = tmp_path_factory.mktemp("bare")
     (wheel,) = built.glob("*.whl")
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--target",
-        str(tmp_path / "site"),
-        str(wheel),
-    ]
+    site, needed = folder / "site", folder / "needed"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True)
-    link_dependencies(["numpy", "onnx", "onnxruntime"], tmp_path / "needed")
+    link_dependencies([Requirement(text).name for text in PROJECT["dependencies"]], needed)
+    return f"{site}:{needed}"
+
+
+@pytest.mark.slow
+def test_wheel_serves_without_torch(path: str, tmp_path: Path) -> None:
     layer = Layer.random(100, 70)
     x = np.random.default_rng(1).normal(size=(5, 100)).astype(np.float32)
     onnx.save(layer.model(), tmp_path / "model.onnx")
@@ -107,9 +108,17 @@ def test_wheel_serves_without_torch(built: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-c", SERVE, "model.onnx", "x.npy", "y.npy"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}:{tmp_path / 'needed'}"},
+        env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), layer.expect(x))
+
+
+@pytest.mark.slow
+def test_every_verb_of_the_wheel_without_extras(path: str, tmp_path: Path) -> None:
+    found = outcomes(tmp_path, (), "-S", PYTHONPATH=path)
+    for verb in VERBS:
+        help_is_printed(found, verb)
+        works_or_names_the_extra(found, verb)

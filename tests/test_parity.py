@@ -9,6 +9,7 @@ from conftest import Bench
 from onnx import numpy_helper
 
 from bitsearch.network import parity
+from bitsearch.onnxfile.backends import rewrite
 
 STRATEGIES = ["default", "exchange-permutation", "nncentral", "blockcentral", "all"]
 
@@ -25,6 +26,21 @@ def test_every_layer_agrees(bench: Bench, strategy: str) -> None:
     assert found.output_agreement >= (0.5 if quantized else 1.0)
     assert found.output_mean_difference is not None
     assert found.output_mean_difference < (0.05 if quantized else 1e-3)
+
+
+@pytest.mark.parametrize("backend", ["int2", "nbits"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_layer_agrees_in_other_kernels(bench: Bench, strategy: str, backend: str) -> None:
+    """Activations are rounded a block of inputs at a time there, a row at a time in torch: a step of 127 apart."""
+    network, model = bench.export(strategy, "sampler")
+    graph = bench.task.graphs(network)["sampler"]
+    rewritten = rewrite(model, backend)
+    assert "TernaryMatMul" not in {node.op_type for node in rewritten.graph.node}
+    found = parity.compare(rewritten, graph, bench.task.inputs(64, 1))
+    assert found.layers == len(bench.strategy(strategy).assignment)
+    assert found.layer_max_error < 2 / 127
+    assert found.output_mean_difference is not None
+    assert found.output_mean_difference < 0.1
 
 
 @pytest.mark.parametrize("strategy", ["default", "all"])

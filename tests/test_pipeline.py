@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from conftest import EVENTS, TRIALS, SmokeRun
 from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core import pareto
+from bitsearch.core.measurement import Measurement
 from bitsearch.core.rundir import RunFolder
 from bitsearch.models.showers import generator
 from bitsearch.run import pipeline
@@ -33,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return folder.report / "index.html"
 
     monkeypatch.setattr("bitsearch.report.build", no_report)
-    monkeypatch.setattr(pipeline._Run, "_evaluate", lambda *_: None)
+    monkeypatch.setattr(pipeline, "_evaluate", lambda *_: None)
 
 
 # --- what a run leaves -----------------------------------------------------------------------------------------
@@ -186,14 +188,25 @@ def test_same_command_again_measures_nothing(smoke: SmokeRun, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_more_trials_go_on_with_more_workers(smoke: SmokeRun, tmp_path: Path) -> None:
-    folder = smoke.copy(tmp_path / "run", "report")
+def test_numbers_do_not_depend_on_the_number_of_workers(smoke: SmokeRun, tmp_path: Path) -> None:
+    """What one process has trained two processes train again, and three configurations more."""
+    folder = smoke.copy(tmp_path / "run", "report", "study.db", "results.jsonl")
+    before = [item for item in smoke.results if item.fidelity == "full" or item.strategy == "default"]
+    for item in before:
+        folder.append(item)
     assert main(smoke.flags(folder.path, "--trials", str(TRIALS + 3), "--workers", "2")) == 0
     results = folder.results()
-    assert results[: len(smoke.results)] == smoke.results
-    short = [item.digest for item in results if item.fidelity == "finetuned"]
-    assert len(short) == len(set(short)) == TRIALS + 3
+    assert results[: len(before)] == before
     assert folder.manifest().trials == TRIALS + 3
+    short = {item.digest: item for item in results if item.fidelity == "finetuned"}
+    assert len(short) == len([item for item in results if item.fidelity == "finetuned"]) == TRIALS + 3
+
+    def numbers(item: Measurement) -> Measurement:
+        return replace(item, train_seconds=0.0, latency_us=())
+
+    known = [item for item in smoke.results if item.fidelity == "finetuned" and item.origin != "search"]
+    assert len(known) > len(STRATEGIES)
+    assert [numbers(short[item.digest]) for item in known] == [numbers(item) for item in known]
 
 
 @pytest.mark.parametrize(
@@ -246,22 +259,18 @@ def test_a_typo_in_data_leaves_the_folder_free(
 def test_killed_run_goes_on_without_loss(
     smoke: SmokeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL in the middle of the search; the references and traces come from the shared run to save time."""
-    monkeypatch.setattr(pipeline._Run, "_train_finalists", lambda *_: [])
-    out = tmp_path / "run"
-    kept = smoke.copy(tmp_path / "whole", "report", "models", "evaluation").path / "work"
-    (out / "work").mkdir(parents=True)
-    for pattern in ("reference-*", "trace-*"):
-        for file in kept.glob(pattern):
-            file.rename(out / "work" / file.name)
-    folder = RunFolder(out)
+    """SIGKILL in the middle of the search."""
+    monkeypatch.setattr(pipeline, "train_finalists", lambda *_: [])
+    folder = smoke.begun(tmp_path / "run")
     command = [
         sys.executable,
         "-P",
         "-c",
         "import sys; from bitsearch.cli import main; sys.exit(main(sys.argv[1:]))",
     ]
-    with subprocess.Popen([*command, *smoke.flags(out)], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, *smoke.flags(folder.path)], stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         while len(folder.results()) < 3:
             assert process.poll() is None, process.stderr.read()
@@ -270,7 +279,7 @@ def test_killed_run_goes_on_without_loss(
     assert process.returncode == -signal.SIGKILL
     before = folder.results()
     assert 3 <= len(before) < TRIALS
-    assert main(smoke.flags(out)) == 0
+    assert main(smoke.flags(folder.path)) == 0
     results = folder.results()
     assert results[: len(before)] == before
     short = [item for item in results if item.fidelity == "finetuned"]

@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import SmokeRun
+from conftest import TRIALS, SmokeRun
 from test_search import HANDMADE, make_space
 
 from bitsearch.cli import main
 from bitsearch.core.manifest import Costs, Stage
 from bitsearch.core.space import SearchSpace
 from bitsearch.core.task import Recipe, Recipes
+from bitsearch.run import begin
 from bitsearch.run.plan import Forecast, Work, plan, predict
+from bitsearch.run.rehearsal import rehearse
 
 STAGES = [
     "data",
@@ -153,21 +155,25 @@ def test_time_left_is_never_negative(clock: Clock) -> None:
 
 
 def test_a_dry_run_times_and_keeps_nothing(
-    tmp_path: Path, shower_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, smoke: SmokeRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["run", "--model", "caloinn", "--preset", "smoke", "--trials", "9", "--dry-run", "--json"]
-    words += ["--data", str(shower_file)]
+    monkeypatch.setattr(begin, "rehearse", rehearse)
+    words = ["run", "--model", "caloinn", "--preset", "smoke", "--trials", str(TRIALS), "--dry-run", "--json"]
+    words += ["--data", str(smoke.data)]
     assert main([*words, "--min-fraction", "0.9999"]) == 2
     assert "cannot be reached" in capsys.readouterr().err
     assert main(words) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert [item["trainings"] for item in printed["trainings"] if item["kind"] == "candidates"] == [9]
+    assert [item["trainings"] for item in printed["trainings"] if item["kind"] == "candidates"] == [TRIALS]
     assert "blockcentral" in printed["strategies"]
     assert [item["name"] for item in printed["stages"]] == STAGES
     assert all(item["seconds"] > 0 for item in printed["stages"])
     assert printed["seconds"] == pytest.approx(sum(item["seconds"] for item in printed["stages"]))
-    assert printed["disk_bytes"] > 0
+    on_disk = sum(
+        file.stat().st_size for file in smoke.folder.path.rglob("*") if file.suffix in (".pt", ".onnx")
+    )
+    assert 0.5 < printed["disk_bytes"] / on_disk < 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,10 +182,6 @@ def test_a_run_says_its_plan_first_and_keeps_it(smoke: SmokeRun) -> None:
     assert [item.name for item in manifest.predicted] == STAGES
     assert manifest.costs is not None
     assert smoke.errors.index("predicted: ") < smoke.errors.index("float references\n")
-    on_disk = sum(
-        file.stat().st_size for file in smoke.folder.path.rglob("*") if file.suffix in (".pt", ".onnx")
-    )
-    assert 0.5 < manifest.disk_bytes / on_disk < 2
 
 
 def test_every_long_stage_says_how_far_it_is(smoke: SmokeRun) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import bitsearch
 from bitsearch.core.errors import ExportError
+from bitsearch.onnxfile import graph
 
 
 class Several(nn.Module):
@@ -129,7 +130,7 @@ def test_layers_keep_their_own_largest_code(tmp_path: Path) -> None:
     bitsearch.quant.apply(network, {"0": "ternary"}, 128.0)  # applies to what it changes
     network[3] = bitsearch.quant.BitLinear(8, 2, act_qmax=7.0)
     made = bitsearch.export_onnx(network, torch.randn(9, 4), tmp_path / "net.onnx")
-    nodes = [node for node in onnx.load(made.path).graph.node if node.op_type == "TernaryMatMul"]
+    nodes = [node for node in graph.read(made.path).graph.node if node.op_type == "TernaryMatMul"]
     found = {n.name: next(a.f for a in n.attribute if a.name == "act_qmax") for n in nodes}
     assert found == {"0": 128.0, "3": 7.0}
     assert made.parity.layer_max_error < 1e-5

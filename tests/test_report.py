@@ -147,6 +147,20 @@ def test_csv_holds_every_digit(whole: RunFolder) -> None:
     assert float(rows[0]["latency_us batch 1, 1 thread"]) == front[0].latency_us[0].median_us
 
 
+def test_histograms_can_be_read_by_others(whole: RunFolder) -> None:
+    schema = pytest.importorskip("uhi.schema", reason="needs uhi, of the extra test")
+    content = json.loads((whole.report / "histograms.json").read_text())
+    schema.validate(content)
+    shown = dict(view.read(whole).shown())
+    assert len(content) == 2 * sum(len(item.histograms) for item in shown.values()) > 0
+    for kind, evaluation in shown.items():
+        for plot in evaluation.histograms:
+            made = content[f"{kind}/{plot.name}/generated"]
+            assert made["axes"][0]["edges"] == [*plot.edges]
+            assert made["storage"]["values"] == [*plot.generated]
+            assert content[f"{kind}/{plot.name}/reference"]["storage"]["values"] == [*plot.reference]
+
+
 def test_building_again_gives_the_same_page(tmp_path: Path) -> None:
     folder = begin(tmp_path)
     baselines(folder, "full", random.Random(1))
@@ -157,6 +171,13 @@ def test_fidelities_are_never_mixed(whole: RunFolder) -> None:
     run = view.read(whole)
     assert {item.fidelity for item in [*run.front, *run.measured, *run.baselines]} == {"full"}
     assert {item.fidelity for item in run.candidates} == {"finetuned"}
+
+
+def test_search_and_final_trainings_are_held_to_each_other(whole: RunFolder) -> None:
+    short = {item.digest for item in whole.results() if item.fidelity == "finetuned"}
+    both = short & {item.digest for item in whole.results() if item.fidelity == "full"}
+    text = (whole.report / "index.html").read_text()
+    assert f"order the {len(both)} configurations that went through both" in text
 
 
 def test_run_that_has_only_begun(tmp_path: Path) -> None:
@@ -241,7 +262,7 @@ def test_names_of_metrics_choose_neither_markup_nor_paths(tmp_path: Path, name: 
     written = report.build(folder).read_text()
     assert "<img" not in written
     figures = {file.name for file in (tmp_path / "run" / "report" / "figures").glob("metric-x*")}
-    assert len(figures) == 2
+    assert len(figures) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
@@ -411,6 +432,14 @@ def test_spread_of_a_ratio_is_that_of_both_files() -> None:
     ratio = decision.Ratio(of=files[0], to=files[1])
     assert ratio.value == 2.0
     assert ratio.std == pytest.approx(2.0 * 0.05**0.5)
+
+
+def test_a_ratio_that_scatters_by_more_than_itself_is_not_given(whole: RunFolder) -> None:
+    run = view.read(whole)
+    assert run.reference is not None
+    loud = dataclasses.replace(run.reference.latency_us[0], spread_us=4000.0)
+    (speed,) = decision.speeds(dataclasses.replace(run.front[-1], latency_us=(loud,)), run.reference)
+    assert speed.text.startswith("not known")
 
 
 def trained(name: str, values: Sequence[float], item: Measurement) -> Measurement:

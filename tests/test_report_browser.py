@@ -1,15 +1,17 @@
 """The page in a real browser: it answers to pointer and keyboard, and everybody can read it."""
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser, browser
+from matplotlib import rc_context
 from synthetic_run import baselines, begin, search
 
 from bitsearch import report
-from bitsearch.report import view
+from bitsearch.report import style, view
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: the page was not opened"
@@ -24,7 +26,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     baselines(folder, "finetuned", rng)
     search(folder, 30, rng)
     page = folder.path / "page.html"
-    page.write_text(report.render(view.read(folder)))
+    run = view.read(folder)
+    makers = {name: make for name, make in report._drawings(run) if name in report.LIGHT}
+    with rc_context(style.STYLE):
+        pictures = [style.inline(drawing, name) for name, drawing in report._drawn(makers).items()]
+    # As in the report, whose files lie beside it.
+    page.write_text(report._page(run, [dataclasses.replace(picture, files=True) for picture in pictures]))
     return page
 
 

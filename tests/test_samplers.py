@@ -6,7 +6,14 @@ import numpy as np
 import optuna
 import pytest
 
-from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, ProposingSampler, StratifiedSampler
+from bitsearch.run.samplers import (
+    LadderSampler,
+    MaskSampler,
+    Problem,
+    ProposingSampler,
+    StratifiedSampler,
+    fit,
+)
 
 GROUPS = 24
 Loss = Callable[[dict[str, str]], float]
@@ -97,6 +104,31 @@ def test_three_precisions() -> None:
     assert hypervolume(MaskSampler, problem, loss, 1, 30, rungs=8) > hypervolume(
         StratifiedSampler, problem, loss, 1, 30
     )
+
+
+@pytest.mark.parametrize("pairs", [0.0, 1.0], ids=["additive", "coupled"])
+def test_the_model_of_all_is_nearer_to_the_truth_than_single_trainings(pairs: float) -> None:
+    problem, loss = landscape(5, pairs)
+    rng = np.random.default_rng(5)
+    tried = [
+        problem.parameters(rng.integers(0, 2, GROUPS).tolist(), problem.combinations[index % 2])
+        for index in range(160)
+    ]
+    true = np.array([loss(item) for item in tried])
+    measured = true + 0.1 * rng.standard_normal(len(true))
+    expected = fit(problem, tried, measured).expected()
+    assert np.std(expected - true) < 0.8 * np.std(measured - true)
+    assert abs(np.mean(expected - measured)) < 0.01
+
+
+def test_without_noise_the_model_agrees_with_what_was_measured() -> None:
+    problem, loss = landscape(6)
+    tried = [
+        problem.parameters(np.random.default_rng(index).integers(0, 2, GROUPS).tolist(), options)
+        for index, options in enumerate(problem.combinations * 60)
+    ]
+    true = np.array([loss(item) for item in tried])
+    assert np.std(fit(problem, tried, true).expected() - true) < 0.05 * np.std(true)
 
 
 @pytest.mark.parametrize("kind", [MaskSampler, StratifiedSampler, LadderSampler])

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError
-from bitsearch.core.measurement import Measurement, Metric, Quantity
+from bitsearch.core.measurement import Direction, Measurement, Metric, Quantity
+from bitsearch.core.precision import Precision
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration, Strategy
 from bitsearch.run.search import CLASSES, FRACTION, SAMPLERS, Study, search
@@ -337,6 +338,27 @@ def seeded(trials: int) -> list[Configuration]:
     return study.ladder(trials)
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_smoothed_measurements_keep_their_direction_and_leave_failures_out(direction: Direction) -> None:
+    objective, world = replace(NLL, direction=direction), World()
+    study = Study.open(SPACE, objective, "sqlite:///:memory:", "study", 1)
+    configurations = [
+        SPACE.configuration([f"group l{i}" for i in range(count)], BASELINES[0].options) for count in range(7)
+    ]
+    sign = 1 if direction == "minimize" else -1
+    items = [
+        replace(item, metrics={"nll": Quantity(sign * item.executed_fraction)})
+        for item in (world.measure(configuration, "search") for configuration in configurations)
+    ]
+    failed = replace(items[3], metrics={}, failure="the loss became nan")
+    found = study.smoothed([*items[:3], failed, *items[4:]])
+    assert found.keys() == {item.digest for item in items} - {failed.digest}
+    for item in items[:3]:
+        assert found[item.digest].metrics["nll"].value == pytest.approx(item.metrics["nll"].value, abs=0.1)
+    few = study.smoothed(items[:2])
+    assert list(few.values()) == items[:2]
+
+
 def test_ladder_quantises_what_suffers_least_for_its_size() -> None:
     # Scores for their sizes: 50, 10, 300, 20, 100, 5e9.
     order = [f"group l{index}" for index in (1, 3, 0, 4, 2, 5)]
@@ -357,6 +379,17 @@ def test_ladder_holds_the_ends_and_what_lies_just_above_the_handmade_under_every
     }
     # The handmade one quantises 0.3: so do the two groups that suffer least.
     assert set(SPACE.quantized_groups(rungs[2])) == {"group l1", "group l3"}
+
+
+def test_ladder_has_the_precision_of_the_handmade() -> None:
+    """Ternary and binary weights take the same bits."""
+    space = SPACE.among([Precision.FLOAT32, Precision.BINARY, Precision.TERNARY])
+    study = Study.open(space, NLL, "sqlite:///:memory:", "study", 1, gains=SIZES)
+    study.learn(SCORES)
+    assert {value for rung in study.ladder(60) for value in rung.assignment.values()} == {
+        "float32",
+        "ternary",
+    }
 
 
 @pytest.mark.parametrize(("trials", "most"), [(3, 1), (12, 4), (1000, 20)])

@@ -5,10 +5,12 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import wz_toy
@@ -18,10 +20,11 @@ from bitsearch import ops
 from bitsearch.cli import main
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import CheckpointError
+from bitsearch.models.leaves.messages import Perceptron, Style, unit
 from bitsearch.models.smeftnet import task
 from bitsearch.models.smeftnet.data import TARGET, columns
 from bitsearch.models.smeftnet.graphs import Angle
-from bitsearch.models.smeftnet.message_passing import Convolution, Perceptron, Style, length, rotate, unit
+from bitsearch.models.smeftnet.message_passing import Convolution, length, rotate
 from bitsearch.models.smeftnet.network import (
     EDGE_STYLES,
     LAUNCH_SCRIPT,
@@ -30,6 +33,8 @@ from bitsearch.models.smeftnet.network import (
     SMEFTNet,
 )
 from bitsearch.network import catalogue, checkpoint, export, parity, quant
+from bitsearch.onnxfile.backends import rewrite
+from bitsearch.onnxfile.inspect import LOW_BIT, layer_contents
 
 ENTRY = catalogue.find("smeftnet")
 STRATEGIES = ("regular", "bit", "bit70", "bit30")
@@ -419,6 +424,11 @@ def test_checkpoints_of_the_published_bit_script_are_bit30(
         made.convert({**state, "EC.0.mlp.layers.1.weight": torch.zeros(1)})
 
 
+@cache
+def _trace(preset: str, architecture: Architecture) -> onnx.ModelProto:
+    return export.trace(ENTRY.task("wz", preset).graphs(SMEFTNet(architecture))["angle"])
+
+
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_export_equals_the_network(preset: str, name: str) -> None:
@@ -431,17 +441,25 @@ def test_export_equals_the_network(preset: str, name: str) -> None:
     layers = [layer for layer, _ in quant.linear_layers(network)]
     quant.apply(network, Assignment.of(layers, configuration.assignment.quantized))
     graph = made.graphs(network)["angle"]
-    template = export.trace(made.graphs(SMEFTNet(network.architecture))["angle"])
+    template = _trace(preset, network.architecture)
     metadata = export.Metadata("0", "smeftnet", "wz", 0.0, {})
     model = export.lower(template, network.state_dict(), configuration.assignment, metadata)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("TernaryMatMul") == len(configuration.assignment.quantized)
+    contents = {layer.name: layer.precision for layer in layer_contents(model)}
+    assert set(contents) == set(layers)
+    assert {layer for layer, kind in contents.items() if kind in LOW_BIT} == {
+        *configuration.assignment.quantized
+    }
     # The one of the jet's momentum stands alone; those behind linear layers are folded.
     assert kinds.count("BatchNormalization") <= 1
     found = parity.compare(model, graph, made.inputs(64, 3))
     assert found.layers == 7
     assert found.layer_max_error < 1e-5
     assert found.output_agreement > (0.98 if name == "regular" else 0.8)
+    for backend in ("int2", "nbits"):  # rounded a block of inputs at a time, here a row: a step of 127 apart
+        others = parity.compare(rewrite(model, backend), graph, made.inputs(64, 3))
+        assert others.layers == 7
+        assert others.layer_max_error < 2 / 127
     session = ops.session(model.SerializeToString())
     for batch in (1, 3):
         assert session.run(["angle"], dict(made.inputs(batch, 1)))[0].shape == (batch,)

@@ -52,6 +52,37 @@ def test_fractions_by_hand(
         assert found.executed_fraction == float(executed)
 
 
+def test_bits_of_a_weight_by_hand() -> None:
+    mixed = Assignment({"a": "ternary", "b": "float32", "idle": "ternary"})
+    assert INVENTORY.mean_bits(mixed) == (12 * 2 + 20 * 32) / 32
+    assert INVENTORY.mean_bits(Assignment({"a": "binary", "b": "ternary", "idle": "float32"})) == 2
+
+
+def test_among_precisions() -> None:
+    body = Strategy("body", space().configuration(["middle"], {"permutation": "random"}), "")
+    found = space(Precision.TERNARY, body).among([Precision.TERNARY, Precision.BINARY, Precision.FLOAT32])
+    assert found.precisions == (Precision.FLOAT32, Precision.BINARY, Precision.TERNARY)
+    assert found.choose({"ends": "binary", "middle": "ternary"}, {}).assignment == {
+        "a": "binary",
+        "b": "ternary",
+        "c": "binary",
+    }
+    assert space().among([Precision.FLOAT32, Precision.TERNARY]) == space()
+
+
+@pytest.mark.parametrize(
+    ("precisions", "words"),
+    [
+        (("float32", "binary"), "expected float32 and ternary among them"),
+        (("ternary", "binary"), "expected float32 and ternary among them"),
+        (("float32", "int8", "ternary"), "nothing trains with int8"),
+    ],
+)
+def test_precisions_that_nothing_trains_with(precisions: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--precisions {' '.join(precisions)}: {words}"):
+        space().among([Precision(name) for name in precisions])
+
+
 @given(
     chosen=st.sets(st.sampled_from([group.name for group in GROUPS])),
     permutation=st.sampled_from(OPTIONS["permutation"]),

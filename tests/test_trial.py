@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from conftest import Bench, SmokeRun
 from bitsearch import ops
 from bitsearch.core.errors import TrainingError
 from bitsearch.core.measurement import Measurement, Quantity
+from bitsearch.core.precision import Precision
 from bitsearch.network import trainer as module
+from bitsearch.network.trial import Trial
+from bitsearch.onnxfile.inspect import inspect
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,28 @@ def test_measuring_again_gives_the_same_numbers(smoke: SmokeRun, bench: Bench, m
         item for item in smoke.results if item.strategy == "nncentral" and item.fidelity == "finetuned"
     )
     assert recorded.metrics["nll"] == measured.metrics["nll"]
+
+
+def test_of_several_precisions_bits_are_counted(bench: Bench) -> None:
+    """Layers are trained, exported and held to torch in the precision that each of them has."""
+    precisions = Precision.FLOAT32, Precision.BINARY, Precision.TERNARY
+    first, second, *_ = (group for group in bench.space.groups if group.name.endswith("last"))
+    configuration = bench.space.choose(
+        {first.name: "binary", second.name: "ternary"}, bench.strategy("nncentral").options
+    )
+    trial = Trial(replace(bench.spec, precisions=precisions))
+    found = trial.measure(configuration, "search", keep="several")
+    assert found.failure is None
+    assert found.parity is not None
+    assert found.parity.layer_max_error < 1e-5
+    assert found.model
+    layers = inspect(bench.spec.folder / found.model).layers
+    kept = {layer.name: layer.precision for layer in layers}
+    assert {kept[name] for name in first.layers} == {"binary"}
+    assert {kept[name] for name in second.layers} == {"ternary"}
+    weights = {layer.name: layer.weights for layer in bench.spec.inventory(configuration.options).layers}
+    low = sum(weights[name] for name in (*first.layers, *second.layers))
+    assert found.mean_bits == pytest.approx(32 - 30 * low / sum(weights.values()))
 
 
 def test_failed_training_is_a_measurement_that_says_why(

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from ternary_chain_layers import Chain
 from ternary_layer import Layer
 
 from bitsearch import ops
@@ -37,6 +38,23 @@ def test_passes_what_is_right(tmp_path: Path, bias: bool, act_qmax: float) -> No
     assert all(check.values > 0 for check in checks)
 
 
+@pytest.mark.parametrize("activation", ["relu", "leaky-relu", "silu", "gelu"])
+def test_passes_a_right_chain(tmp_path: Path, activation: Any) -> None:
+    checks = checked(Chain.random(37, 24, 30, 19, activation=activation).model(), tmp_path)
+    assert all(check.passed for check in checks), checks
+    node = [check.compared for check in checks if check.subject == "chain"]
+    assert node == [*(f"{name} = numpy" for name in USABLE), "function body = numpy"]
+
+
+def test_fails_a_chain_with_another_activation(tmp_path: Path) -> None:
+    model = Chain.random(37, 24, 30, 19, activation="relu").model()
+    for node in model.functions[-1].node:
+        if node.output[0] == "below_r0":
+            node.op_type = "Greater"
+    failed = [check for check in checked(model, tmp_path) if not check.passed]
+    assert {check.compared.partition(" ")[0] for check in failed if check.subject == "chain"} == {"function"}
+
+
 def test_fails_a_wrong_function_body(tmp_path: Path) -> None:
     model = LAYER.model()
     for node in model.functions[0].node:
@@ -55,9 +73,8 @@ def test_fails_a_missing_function_body(tmp_path: Path) -> None:
 
 
 def test_reports_what_is_refused(tmp_path: Path) -> None:
-    checks = checked(replace(LAYER, W=LAYER.W | np.uint8(3)).model(), tmp_path)
-    assert not any(check.passed for check in checks)
-    assert "found the code 3" in checks[0].detail
+    with pytest.raises(ExportError, match=r"onnxruntime refuses .*found the code 3"):
+        checked(replace(LAYER, W=LAYER.W | np.uint8(3)).model(), tmp_path)
 
 
 def test_weights_at_run_time_are_left_to_the_whole_file(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIES = {
     "operators.md": "ops/README.md",
     "ternary_matmul.md": "ops/ternary_matmul/README.md",
+    "ternary_chain.md": "ops/ternary_chain/README.md",
     "monotone_spline.md": "ops/monotone_spline/README.md",
+    "message_passing.md": "ops/message_passing/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }

@@ -3,10 +3,9 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from bitsearch.cli.output import add_json, add_seed, show
-from bitsearch.core.errors import ConfigurationError, one_of
+from bitsearch.core.errors import ConfigurationError
 
 MAKE = """\
 Generate showers (ds1-photon, ds1-pion, ds2) by a parametrisation, or jets (quark-gluon, wz) with Pythia 8, in the
@@ -50,25 +49,22 @@ def check_options(verb: argparse.ArgumentParser) -> None:
 
 def make(arguments: argparse.Namespace) -> None:
     """Generate a file and describe it."""
-    from bitsearch.models.jets.dataset import FORMATS
-    from bitsearch.models.showers import generator
-    from bitsearch.models.showers.geometry import GEOMETRIES
+    from bitsearch.models import formats
     from bitsearch.run.terminal import Terminal
 
-    name, jets = arguments.dataset, FORMATS.get(arguments.dataset)
-    if name not in (*GEOMETRIES, *FORMATS):
-        raise ConfigurationError(f"no data set {name!r}; {one_of(name, (*GEOMETRIES, *FORMATS))}")
+    form = formats.of_dataset(arguments.dataset)
     if arguments.workers is not None and arguments.workers < 1:
         raise ConfigurationError(f"--workers {arguments.workers}: expected 1 or more")
-    if jets and arguments.role:
-        raise ConfigurationError(f"{name} has no roles; another --seed gives independent jets")
     with Terminal() as terminal:
-        options: dict[str, Any] = {"workers": arguments.workers, "progress": terminal.progress}
-        if jets:
-            jets.make(arguments.events, arguments.seed, arguments.out, **options)
-        else:
-            role = arguments.role or "train"
-            generator.make(name, arguments.events, arguments.seed, arguments.out, role, **options)
+        form.make(
+            arguments.dataset,
+            arguments.events,
+            arguments.seed,
+            arguments.out,
+            arguments.role,
+            arguments.workers,
+            terminal.progress,
+        )
     _describe(arguments.out, arguments.json)
 
 
@@ -78,12 +74,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _describe(path: Path, as_json: bool) -> None:
-    from bitsearch.models.jets import dataset
-    from bitsearch.models.showers import files
+    from bitsearch.models import formats
 
-    jets = dataset.identify(path)
-    summary = jets.check(path) if jets else files.check(path)
-    content = asdict(summary) | {"path": str(path), "generated": summary.label is not None}
+    content = asdict(formats.identify(path).check(path))
+    content |= {"path": str(path), "generated": content["label"] is not None}
     label = content["label"] or {}
     rows = {**content, "label": ""} | {f"  {name}": value for name, value in label.items()}
     show(as_json, content, str(path), [{"": key, " ": _text(value)} for key, value in rows.items()])

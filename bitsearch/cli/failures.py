@@ -12,6 +12,7 @@ from bitsearch.core.signals import Interrupted
 
 EXTRAS = {
     "": (),
+    "completion": ("shtab",),
     "data": ("h5py", "platformdirs", "scipy"),
     "files": ("jinja2", "matplotlib", "optuna"),
     "search": (

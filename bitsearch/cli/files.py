@@ -8,6 +8,7 @@ from bitsearch.cli.output import add_json
 from bitsearch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from bitsearch.onnxfile.guard import Guard
     from bitsearch.onnxfile.inputs import Known
 
 
@@ -29,6 +30,39 @@ def add_inputs(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--inputs", type=Path, metavar="FILE.npz", help="an array for each input (default: drawn to fit)"
     )
+
+
+BACKENDS = ("ternary", "nbits", "int2", "int8", "float32")
+
+
+def add_backend(verb: argparse.ArgumentParser) -> None:
+    """Let a verb choose what multiplies by ternary weights."""
+    verb.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="ternary",
+        help="how ternary layers are written, with the same weights: com.bithep::TernaryMatMul, or onnxruntime's own "
+        "MatMulNBits of 2 bits (nbits), DequantizeLinear of INT2 (int2, opset 25), dynamic 8 bits (int8), MatMul "
+        "(float32); default: ternary",
+    )
+    verb.add_argument(
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="leave in float32 the layers that would be slower than float32 at a batch of N, timed here",
+    )
+
+
+def guard_of(arguments: argparse.Namespace) -> "Guard | None":
+    """Give what times layers of the backend; None where no batch was given."""
+    if not arguments.batch:
+        return None
+    from bitsearch.onnxfile.guard import Guard
+    from bitsearch.onnxfile.products import Backend
+
+    return Guard(Backend(arguments.backend), arguments.batch)
 
 
 def free_sizes(texts: list[str]) -> dict[str, int]:

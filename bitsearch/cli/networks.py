@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bitsearch.cli import columns
 from bitsearch.cli.columns import add_columns
+from bitsearch.cli.files import add_backend, guard_of
 from bitsearch.cli.output import (
     add_data,
     add_device,
@@ -87,7 +88,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="CHECKPOINT",
         help="a .pt file, the files of a foreign checkpoint, a run folder with --min-fraction, or an .onnx file with "
-        "--portable or --interface",
+        "--backend, --portable or --interface",
     )
     verb.add_argument("--model", help="for foreign checkpoints and models of your own")
     verb.add_argument("--dataset", help="for foreign checkpoints: the data set")
@@ -103,6 +104,7 @@ def export_options(verb: argparse.ArgumentParser) -> None:
     )
     add_limits(verb, "for run folders: a member of the front")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="the file to write")
+    add_backend(verb)
     verb.add_argument(
         "--portable", action="store_true", help="standard operators alone, for hosts that take no functions"
     )
@@ -157,6 +159,11 @@ def train(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Export and say how the file agrees with torch; an exported file is written again, portable."""
     first, *others = arguments.checkpoint
+    if arguments.portable and arguments.backend in ("nbits", "int2"):
+        raise ConfigurationError(
+            f"--backend {arguments.backend} needs onnxruntime's own operators, which --portable does without; "
+            "expected --backend ternary, int8 or float32"
+        )
     if first.is_dir() and not others:
         _export_from_run(first, arguments)
         return
@@ -173,6 +180,7 @@ def export(arguments: argparse.Namespace) -> None:
     from bitsearch.network.exporter import Exporter
     from bitsearch.network.spec import Spec
 
+    rewritten = _Rewriter(arguments)
     found = checkpoint.read_foreign(arguments.checkpoint) if others else checkpoint.read(first)
     foreign = isinstance(found, dict)
     if isinstance(found, dict):
@@ -183,16 +191,13 @@ def export(arguments: argparse.Namespace) -> None:
         spec = Spec(found.model, found.dataset, found.preset, (), Path(work), found.seed, recipe=found.recipe)
         network = checkpoint.load_network(spec, found.configuration, found.state, found.rounding)
         exporter, served = Exporter(spec), spec.task.served
-        models = {served: exporter.export(network, found.configuration, served, found.strategy)}
-        if arguments.portable:
-            from bitsearch.onnxfile.portable import portable
-
-            models[served] = portable(models[served], arguments.opset)
+        models = {served: rewritten(exporter.export(network, found.configuration, served, found.strategy))}
         for graph in measuring.graphs_of_parity(spec.task, models[served]):
             if graph not in models:
                 models[graph] = exporter.export(network, found.configuration, graph)
+                models[graph] = rewritten.with_backend(models[graph])
         measured = measuring.parity(spec, models, network)
-    content = {**_write(models[served], arguments), "parity": asdict(measured)}
+    content = {**_write(models[served], arguments), **rewritten.slower, "parity": asdict(measured)}
     if foreign:
         assignment = found.configuration.assignment
         content["quantised"] = f"{len(assignment.quantized)} of {len(assignment)} layers"
@@ -211,8 +216,8 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
     from bitsearch.core.front import float_among
     from bitsearch.core.rundir import RunFolder
     from bitsearch.onnxfile import graph
-    from bitsearch.onnxfile.portable import portable
 
+    rewritten = _Rewriter(arguments)
     least, most = arguments.min_fraction, limits(arguments)
     if least is None and most != Limits():
         least = 0.0
@@ -244,9 +249,8 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
             f"the file {item.model} of {item.digest} is missing in {path} or not as the run wrote it; "
             "the same `bitsearch run` makes it again"
         )
-    if arguments.portable or arguments.interface:
-        model = graph.read(file)
-        written = _write(portable(model, arguments.opset) if arguments.portable else model, arguments)
+    if rewritten.changes or arguments.interface:
+        written = {**_write(rewritten(graph.read(file)), arguments), **rewritten.slower}
     else:
         write_atomically(arguments.out, file.read_bytes())
         written = {"file": str(arguments.out), "bytes": arguments.out.stat().st_size}
@@ -264,17 +268,41 @@ def _export_from_run(path: Path, arguments: argparse.Namespace) -> None:
 
 
 def _export_again(path: Path, arguments: argparse.Namespace) -> None:
-    """Write an exported file in standard operators alone, or for Par04."""
+    """Write an exported file for another kernel, in standard operators alone, or for Par04."""
     from bitsearch.onnxfile import graph
-    from bitsearch.onnxfile.portable import portable
 
-    if not arguments.portable and not arguments.interface:
+    rewritten = _Rewriter(arguments)
+    if not rewritten.changes and not arguments.interface:
         raise ConfigurationError(
-            f"{path} is exported already; expected a .pt file, --portable or --interface"
+            f"{path} is exported already; expected a .pt file, --backend, --portable or --interface"
         )
-    model = graph.read(path)
-    content = _write(portable(model, arguments.opset) if arguments.portable else model, arguments)
+    content = {**_write(rewritten(graph.read(path)), arguments), **rewritten.slower}
     show(arguments.json, content, str(arguments.out), [{"": key, " ": str(v)} for key, v in content.items()])
+
+
+class _Rewriter:
+    """Writes a file for the backend and in the operators that were asked for."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.guard = arguments, guard_of(arguments)
+        self.changes = arguments.portable or arguments.backend != "ternary" or self.guard is not None
+
+    @property
+    def slower(self) -> dict[str, object]:
+        """What stays in float32 and why, if anything was timed."""
+        return {} if self.guard is None else {"slower": dict(self.guard.kept)}
+
+    def with_backend(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
+        from bitsearch.onnxfile.backends import rewrite
+
+        keep = None if self.guard is None else self.guard.keeps
+        return rewrite(model, self.arguments.backend, keep)
+
+    def __call__(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
+        from bitsearch.onnxfile.portable import portable
+
+        model = self.with_backend(model)
+        return portable(model, self.arguments.opset) if self.arguments.portable else model
 
 
 def _write(model: "onnx.ModelProto", arguments: argparse.Namespace) -> dict[str, object]:

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +23,10 @@ from bitsearch.cli.output import (
     limits,
     show,
 )
+from bitsearch.cli.watch import PORT
 
 if TYPE_CHECKING:
+    from bitsearch.core.precision import Precision
     from bitsearch.core.space import SearchSpace
     from bitsearch.run.plan import Plan
 
@@ -103,6 +107,14 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         metavar="GLOB",
         help="groups of layers that proposals keep in float32; may be given several times",
     )
+    verb.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["float32", "ternary"],
+        metavar="P",
+        help="what a group of layers may have (default: float32 ternary); binary is the other choice, and of "
+        "more than two the bits a weight count",
+    )
     add_limits(verb, "propose and publish a configuration")
     verb.add_argument(
         "--timeout",
@@ -115,6 +127,14 @@ def run_options(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read the data, time a few steps, and say what would be trained, how long each stage would take and how "
         "much disk it needs; nothing is kept",
+    )
+    verb.add_argument(
+        "--serve",
+        type=int,
+        nargs="?",
+        const=PORT,
+        metavar="PORT",
+        help=f"serve the report while the run goes on, to this machine alone (default: {PORT}, 0 for any port)",
     )
     verb.add_argument(
         "--out", type=Path, metavar="DIR", help="the run folder (default: runs/MODEL-DATASET-PRESET)"
@@ -135,12 +155,13 @@ def run(arguments: argparse.Namespace) -> None:
     from bitsearch.core.rundir import RunFolder
     from bitsearch.network import catalogue
     from bitsearch.run import pipeline
+    from bitsearch.run.request import RunRequest
     from bitsearch.run.terminal import Terminal
 
     entry = catalogue.find(arguments.model)
     dataset = entry.task(columns.dataset(arguments), arguments.preset).dataset
     out = arguments.out or Path("runs") / safe_name(f"{entry.name}-{dataset}-{arguments.preset}")
-    request = pipeline.RunRequest(
+    request = RunRequest(
         model=arguments.model,
         dataset=dataset,
         data=tuple(path.resolve() for path in arguments.data),
@@ -155,6 +176,7 @@ def run(arguments: argparse.Namespace) -> None:
         recipe=arguments.recipe,
         min_fraction=arguments.min_fraction,
         keep=tuple(arguments.keep),
+        precisions=_precisions(arguments.precisions),
         limits=limits(arguments),
         timeout=arguments.timeout,
         dask=arguments.dask,
@@ -164,7 +186,9 @@ def run(arguments: argparse.Namespace) -> None:
             space, plan = pipeline.dry_run(request, terminal)
         _show_plan(arguments.json, out, space, plan)
         return
-    with Terminal() as terminal:
+    with Terminal() as terminal, _served(arguments.serve, out) as address:
+        if address:
+            terminal.say(f"live at {address}")
         page = pipeline.run(request, terminal).resolve()
     if arguments.json:
         front = RunFolder(out).front()
@@ -172,6 +196,27 @@ def run(arguments: argparse.Namespace) -> None:
         _say(json.dumps({"folder": str(out), "report": str(page), "front": found}))
     else:
         _say(str(page))
+
+
+def _served(port: int | None, out: Path) -> AbstractContextManager[str | None]:
+    """Serve the page while a run goes on, if a port was given; give its address."""
+    if port is None:
+        return nullcontext()
+    from bitsearch.report import live
+
+    return live.beside(out.resolve(), port)
+
+
+def _precisions(words: Sequence[str]) -> "tuple[Precision, ...]":
+    """Read precisions that are set apart by spaces or commas."""
+    from bitsearch.core.errors import ConfigurationError, one_of
+    from bitsearch.core.precision import Precision
+
+    names = [name for word in words for name in word.split(",") if name]
+    for name in names:
+        if name not in set(Precision):
+            raise ConfigurationError(f"--precisions {name}: {one_of(name, Precision)}")
+    return tuple(dict.fromkeys(map(Precision, names)))
 
 
 def _show_plan(as_json: bool, out: Path, space: "SearchSpace", plan: "Plan") -> None:

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from bitsearch.cli.files import add_backend
 from bitsearch.cli.output import add_json, add_seed
 
 SEARCH = """\
@@ -59,12 +60,7 @@ def search_options(verb: argparse.ArgumentParser) -> None:
         help="what a layer may have (default: float32 int8 ternary); of more than two the bits a weight "
         "count; binary is the other choice",
     )
-    verb.add_argument(
-        "--backend",
-        choices=("ternary", "nbits"),
-        default="ternary",
-        help="how ternary layers are written, as for ternarize",
-    )
+    add_backend(verb)
     verb.add_argument(
         "--max-bits", type=float, metavar="B", help="propose only B bits a weight or less in the mean"
     )
@@ -107,6 +103,7 @@ def search(arguments: argparse.Namespace) -> None:
         precisions=tuple(map(Precision, arguments.precisions)),
         metric=arguments.metric,
         backend=arguments.backend,
+        batches=tuple(arguments.batch),
         keep=tuple(arguments.keep),
         max_bits=arguments.max_bits,
         timeout=arguments.timeout,

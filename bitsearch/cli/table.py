@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from bitsearch.cli import (
     bench,
     catalogue,
+    compare,
+    completion,
     data,
     diff,
     inspect,
@@ -18,6 +20,7 @@ from bitsearch.cli import (
     search,
     ternarize,
     verify,
+    watch,
 )
 
 GROUPS = {"data": "generate a data file, or validate one in the public format"}
@@ -52,6 +55,22 @@ VERBS = (
         runs.REPORT,
         runs.folder_options,
         runs.report,
+    ),
+    Verb(
+        "watch",
+        "the page of a run while it goes on, at an address of this machine",
+        "files",
+        watch.WATCH,
+        watch.watch_options,
+        watch.watch,
+    ),
+    Verb(
+        "compare",
+        "several runs on one page: seeds, recipes, samplers, machines",
+        "files",
+        compare.COMPARE,
+        compare.compare_options,
+        compare.compare,
     ),
     Verb("status", "how a run stands", "", runs.STATUS, runs.folder_options, runs.status),
     Verb(
@@ -174,6 +193,14 @@ VERBS = (
         physics.SUGGEST,
         physics.suggest_options,
         physics.suggest,
+    ),
+    Verb(
+        "completion",
+        "a script that completes commands in bash or zsh",
+        "completion",
+        completion.COMPLETION,
+        completion.completion_options,
+        completion.completion,
     ),
     Verb("ops", "where the operator library lies", "", ops.OPS, ops.ops_options, ops.ops),
 )

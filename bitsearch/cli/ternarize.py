@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitsearch.cli.files import add_file
+from bitsearch.cli.files import add_backend, add_file, guard_of
 from bitsearch.cli.output import show
 from bitsearch.core.errors import ConfigurationError
 
@@ -54,12 +54,7 @@ def ternarize_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--least-size", type=int, default=0, metavar="N", help="leave layers with fewer weights as they are"
     )
-    verb.add_argument(
-        "--backend",
-        choices=("ternary", "nbits"),
-        default="ternary",
-        help="nbits: the same weights for onnxruntime's own MatMulNBits, of 2 bits; needs no library",
-    )
+    add_backend(verb)
     survive = verb.add_mutually_exclusive_group()
     survive.add_argument(
         "--max-error",
@@ -97,14 +92,17 @@ def ternarize(arguments: argparse.Namespace) -> None:
     """Convert and say what became of every layer."""
     from dataclasses import asdict
 
-    from bitsearch.onnxfile import backends, calibrate, graph, inspect, ternarize, upgrade
+    from bitsearch.onnxfile import backends, calibrate, graph, ternarize, upgrade
 
     _check_survival(arguments)
+    guard = guard_of(arguments)
     model = graph.read(arguments.file)
-    before = graph.size_on_disk(arguments.file)
+    before = graph.size_on_disk(arguments.file, model)
     with graph.refusals(arguments.file):
         model = upgrade.prepare(model)
         choose = _chooser(arguments, ternarize.layer_sizes(model))
+        if guard is not None:
+            choose = guard.limit(model, choose)
         survival = _survival(arguments, model, choose)
         if survival is not None:
             converted, outcomes = survival.made
@@ -116,14 +114,16 @@ def ternarize(arguments: argparse.Namespace) -> None:
             converted, outcomes = ternarize.ternarize(model, choose, round_weights)
             converted = backends.rewrite(converted, arguments.backend)
         graph.write(converted, arguments.out)
-    quantized, total = inspect.parameters(converted)
-    content = {
+    size = graph.size_on_disk(arguments.out, converted)
+    fraction = float(graph.metadata(converted)["bitsearch.fraction"])
+    content: dict[str, Any] = {
         "file": str(arguments.out),
-        "bytes": graph.size_on_disk(arguments.out),
+        "bytes": size,
         "bytes_before": before,
-        "fraction": quantized / total,
+        "fraction": fraction,
         "retrained": False,
         "layers": [asdict(item) for item in outcomes],
+        "slower": {} if guard is None else guard.kept,
     }
     if survival is not None:
         _show_survival(arguments.json, content, survival)
@@ -144,12 +144,13 @@ def ternarize(arguments: argparse.Namespace) -> None:
         }
         for item in outcomes
     ]
-    size = f"{content['bytes_before']:,} to {content['bytes']:,} bytes"
-    show(arguments.json, content, f"{arguments.out}: {size}, fraction {quantized / total:.4f}", rows)
-    if graph.size_on_disk(arguments.out) > before:
+    rows += [{"layer": name, "result": f"float32: {reason}"} for name, reason in content["slower"].items()]
+    change = f"{before:,} to {size:,} bytes"
+    show(arguments.json, content, f"{arguments.out}: {change}, fraction {fraction:.4f}", rows)
+    if size > before:
         kept = [f"{item.layer} ({item.note})" for item in outcomes if item.note]
         reason = "; ".join(kept[:3]) or "the operator's function body is larger than what the layers save"
-        sys.stderr.write(f"bitsearch ternarize: the file grew from {size}: {reason}\n")
+        sys.stderr.write(f"bitsearch ternarize: the file grew from {change}: {reason}\n")
     sys.stderr.write(
         "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
     )

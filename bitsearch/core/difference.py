@@ -2,10 +2,11 @@
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bitsearch.core import pareto
-from bitsearch.core.measurement import Measurement, Metric
+from bitsearch.core.measurement import Measurement, Metric, Quantity
 
 POWER = 0.8
 """A loss counts as visible where this share of repeated experiments would show it."""
@@ -60,16 +61,60 @@ class Difference:
 
 
 def difference(one: Measurement, other: Measurement, objective: Metric) -> Difference:
-    """Compare two configurations: over trainings with common seeds where both have two or more."""
+    """Compare two configurations of a run: over trainings with common seeds where both have two or more."""
     first, second = (item.metrics[objective.name] for item in (one, other))
-    sign = -1.0 if objective.direction == "minimize" else 1.0
-    pairs = [sign * (mine - theirs) for mine, theirs in zip(first.values, second.values, strict=False)]
-    if len(pairs) >= 2 and one.digest != other.digest:
+    return between(first, second, objective, paired=one.digest != other.digest)
+
+
+def between(one: Quantity, other: Quantity, metric: Metric, paired: bool) -> Difference:
+    """Compare two values of a metric; `paired` says that their trainings had common seeds, in the same order."""
+    sign = -1.0 if metric.direction == "minimize" else 1.0
+    pairs = [sign * (mine - theirs) for mine, theirs in zip(one.values, other.values, strict=False)]
+    if paired and len(pairs) >= 2:
         return Difference(statistics.mean(pairs), statistics.stdev(pairs) / math.sqrt(len(pairs)), len(pairs))
-    gain = pareto.loss(other, objective) - pareto.loss(one, objective)
-    if first.std is None or second.std is None:
+    gain = sign * (one.value - other.value)
+    if one.std is None or other.std is None:
         return Difference(gain, None)
-    return Difference(gain, math.hypot(first.std, second.std))
+    return Difference(gain, math.hypot(one.std, other.std))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Spearman's rank correlation of two measures of the same `count` things, with its 95 % interval."""
+
+    rho: float
+    low: float
+    high: float
+    count: int
+
+
+def agreement(one: Sequence[float], other: Sequence[float], held: Sequence[float] = ()) -> Agreement | None:
+    """Compare the orders of two measures, with a third `held` fixed where one is given.
+
+    The interval is Fisher's with the variance of Bonett and Wright (2000), Psychometrika 65, 23; that of a perfect
+    order is as of one with two neighbours exchanged. None where fewer than five are compared, or one does not vary.
+    """
+    count = len(one)
+    measures = [_ranks(values) for values in (one, other, held) if len(values)]
+    if count < 5 or any(len(set(ranks)) < 2 for ranks in measures):
+        return None
+    rho = statistics.correlation(measures[0], measures[1])
+    if len(measures) == 3:
+        first, second = (statistics.correlation(ranks, measures[2]) for ranks in measures[:2])
+        rest = (1 - first**2) * (1 - second**2)
+        if rest < SMALLEST_TAIL:
+            return None
+        rho = max(-1.0, min(1.0, (rho - first * second) / math.sqrt(rest)))
+    most = 1 - 12 / (count**3 - count)
+    center = math.atanh(max(-most, min(most, rho)))
+    width = NORMAL.inv_cdf(0.975) * math.sqrt((1 + rho**2 / 2) / (count - 1 - len(measures)))
+    return Agreement(rho, math.tanh(center - width), math.tanh(center + width), count)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Give every value's place in the order; equal ones share the mean of theirs."""
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + bisect_right(ordered, value) - 1) / 2 for value in values]
 
 
 def _normal_equivalent(ratio: float, dof: int) -> float:

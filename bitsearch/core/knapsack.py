@@ -35,16 +35,15 @@ def covers(
     unit = max(needs) / resolution
     steps = [[int(gain / unit + 1e-9) for gain in own] for own in gains]
     least, choices = _table(costs, steps, resolution)
+    units = [min(max(math.ceil(needed / unit - 1e-9), 0), resolution) for needed in needs]
+    lost = _lost(costs, gains)
     found = []
-    for needed in needs:
-        units = min(math.ceil(needed / unit - 1e-9), resolution)
+    for needed, reached, levels in zip(needs, least[units], _levels(choices, steps, units), strict=True):
         if needed <= 0:
-            levels = cheapest
-        elif np.isfinite(least[units]):
-            levels = _levels(choices, steps, units)
-        else:
-            levels = [int(np.argmax(own)) for own in gains]
-        found.append(_thrifty(levels, costs, gains, needed) if needed > 0 else levels)
+            found.append(cheapest)
+            continue
+        chosen = levels if np.isfinite(reached) else [int(np.argmax(own)) for own in gains]
+        found.append(_thrifty(chosen, costs, gains, lost, needed))
     return found
 
 
@@ -67,22 +66,47 @@ def _table(
     return least, choices
 
 
-def _levels(choices: NDArray[np.int8], steps: Sequence[Sequence[int]], needed: int) -> list[int]:
-    levels, left = [0] * len(steps), needed
+def _levels(
+    choices: NDArray[np.int8], steps: Sequence[Sequence[int]], units: Sequence[int]
+) -> list[list[int]]:
+    """Give every group's level for each of several needs."""
+    left = np.array(units)
+    levels = np.zeros((len(units), len(steps)), np.int64)
     for group in reversed(range(len(steps))):
-        levels[group] = int(choices[group, left])
-        left = max(left - steps[group][levels[group]], 0)
-    return levels
+        levels[:, group] = choices[group, left]
+        left = np.maximum(left - np.array(steps[group])[levels[:, group]], 0)
+    found: list[list[int]] = levels.tolist()
+    return found
+
+
+def _lost(costs: Sequence[Sequence[float]], gains: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Give the least gain that each level of every group loses for a cheaper one, infinite if there is none."""
+    return [
+        [
+            min(
+                (gain - other for price, other in zip(prices, own, strict=True) if price < cost),
+                default=math.inf,
+            )
+            for cost, gain in zip(prices, own, strict=True)
+        ]
+        for prices, own in zip(costs, gains, strict=True)
+    ]
 
 
 def _thrifty(
-    levels: list[int], costs: Sequence[Sequence[float]], gains: Sequence[Sequence[float]], needed: float
+    levels: list[int],
+    costs: Sequence[Sequence[float]],
+    gains: Sequence[Sequence[float]],
+    lost: Sequence[Sequence[float]],
+    needed: float,
 ) -> list[int]:
     """Take groups back to cheaper levels while the need is still met."""
     levels = list(levels)
     spare = sum(own[level] for own, level in zip(gains, levels, strict=True)) - needed
     for group in sorted(range(len(levels)), key=lambda group: -costs[group][levels[group]]):
         own_costs, own_gains, level = costs[group], gains[group], levels[group]
+        if lost[group][level] > spare:
+            continue
         enough = [i for i, gain in enumerate(own_gains) if own_gains[level] - gain <= spare]
         best = min([level, *enough], key=lambda i: own_costs[i])
         spare -= own_gains[level] - own_gains[best]

@@ -21,6 +21,7 @@ BROAD = 3.0
 """Scale of offsets and trends, in standard deviations of the losses: as good as free."""
 SMALLEST_NOISE = 0.02
 FEWEST_FOR_RESIDUAL = 16
+DOUBTED = 2.0
 GAIN_OF_RESIDUAL = 0.95
 """The residual takes part if it lowers the mean squared leave-one-out error to this share or less."""
 
@@ -38,7 +39,8 @@ class Scales:
 class MaskModel:
     """Fit losses `(n,)` of masks `(n, effects)` of 0s and 1s under options `(n,)`; lower is better.
 
-    `trends` `(effects, k)` are what every effect may follow: its share of parameters, its sensitivity.
+    `trends` `(effects, k)` are what every effect may follow: its share of parameters, its sensitivity. `spread`
+    `(effects,)`, 1 in the mean, is the variance of effects about them.
     """
 
     def __init__(
@@ -48,17 +50,21 @@ class MaskModel:
         losses: Array,
         trends: Array,
         start: Scales | None = None,
+        spread: Array | None = None,
     ) -> None:
         self.count = int(options.max(initial=0)) + 1
         self.trends = trends / np.maximum(np.abs(trends).sum(0), 1e-12)
         self.masks, self.options = masks, options
+        # Effects come in a sum: each has its part of the variance.
+        self._spread = np.ones(masks.shape[1]) if spread is None else spread
+        self._spread = self._spread / max(masks.shape[1], 1)
         self.center, self.unit = float(losses.mean()), max(float(losses.std()), 1e-12)
         self.y = (losses - self.center) / self.unit
         self._same = (options[:, None] == options[None, :]).astype(float)
         followed = masks @ self.trends
         broad = 1.0 + self._same + followed @ followed.T + self._same * (followed @ followed.T)
         self._broad = BROAD**2 * broad
-        self._linear = masks @ masks.T / max(masks.shape[1], 1)
+        self._linear = (masks * self._spread) @ masks.T
         self._near = _near(masks, masks) * (0.5 + 0.5 * self._same)
         start = start or Scales()
         self.scales = self._climb(replace(start, residual=0.0), ("shared", "by_option", "noise"))
@@ -99,6 +105,17 @@ class MaskModel:
             offsets, effects = (m + width * (d - m) for m, d in zip(mean, drawn, strict=True))
         return offsets * self.unit + self.center, effects * self.unit
 
+    def expected(self) -> Array:
+        """Give the losses `(n,)` of the masks that it was fitted to, without their noise.
+
+        None lies farther from what was measured than `DOUBTED` standard deviations of the noise: there the model errs.
+        """
+        offsets, effects = self.effects()
+        single = (self.masks * effects[self.options]).sum(1) + self.residual(self.masks, self.options)
+        measured, most = self.y * self.unit + self.center, DOUBTED * self.scales.noise * self.unit
+        expected: Array = np.clip(offsets[self.options] + single, measured - most, measured + most)
+        return expected
+
     def residual(self, masks: Array, options: NDArray[np.int64]) -> Array:
         """Give the mean of the residual for other masks `(m, effects)`, in units of the loss."""
         if not self.scales.residual:
@@ -138,16 +155,16 @@ class MaskModel:
 
     def _explained(self, weights: Array) -> tuple[Array, Array]:
         """Give prior covariance of offsets and effects with the data, times `weights` `(n,)`."""
-        groups = self.masks.shape[1]
-        offsets, effects = np.zeros(self.count), np.zeros((self.count, groups))
+        offsets, effects = np.zeros(self.count), np.zeros((self.count, self.masks.shape[1]))
         moved = self.masks.T @ weights
-        common = BROAD**2 * self.trends @ (self.trends.T @ moved) + self.scales.shared**2 * moved / groups
+        common = BROAD**2 * self.trends @ (self.trends.T @ moved)
+        common = common + self.scales.shared**2 * self._spread * moved
         for option in range(self.count):
             own = weights * (self.options == option)
             part = self.masks.T @ own
             offsets[option] = BROAD**2 * (weights.sum() + own.sum())
             effects[option] = common + BROAD**2 * self.trends @ (self.trends.T @ part)
-            effects[option] += self.scales.by_option**2 * part / groups
+            effects[option] += self.scales.by_option**2 * self._spread * part
         return offsets, effects
 
     def _draw(self, rng: np.random.Generator) -> tuple[tuple[Array, Array], Array]:
@@ -157,7 +174,7 @@ class MaskModel:
         slopes = BROAD * (rng.standard_normal(kinds) + rng.standard_normal((self.count, kinds)))
         single = self.scales.shared * rng.standard_normal(groups)
         single = single + self.scales.by_option * rng.standard_normal((self.count, groups))
-        effects = slopes @ self.trends.T + single / np.sqrt(groups)
+        effects = slopes @ self.trends.T + single * np.sqrt(self._spread)
         values = offsets[self.options] + (self.masks * effects[self.options]).sum(1)
         values = values + self.scales.noise * rng.standard_normal(len(self.y))
         if self.scales.residual:

@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
+from bitsearch.core.errors import ConfigurationError
+
 SECONDS_BETWEEN_LOOKS = 0.5
 ATTEMPTS = 3
 T = TypeVar("T")
@@ -23,16 +25,25 @@ class WorkerDiedError(Exception):
 
 
 @contextmanager
-def processes(count: int, begin: Callable[..., None], *arguments: Any) -> Iterator[Executor]:
+def processes(count: int, begin: Callable[..., object], *arguments: Any) -> Iterator[Executor]:
     """Give `count` fresh processes, each set up by `begin(*arguments)`; what they do at the end is broken off.
 
     A process that dies is replaced and its task tried again; the task's future raises WorkerDiedError when that has
     happened to it ATTEMPTS times.
+
+    Raises:
+        ConfigurationError: the system has no place for what processes wait on.
     """
     context = get_context("spawn")
-    stop = context.Event()
-    given = os.getpid(), stop, begin, arguments
-    with _Replacing(lambda: ProcessPoolExecutor(count, context, _begin, given)) as executor:
+    try:
+        stop = context.Event()
+        given = os.getpid(), stop, begin, arguments
+        pool = _Replacing(lambda: ProcessPoolExecutor(count, context, _begin, given))
+    except OSError as error:
+        raise ConfigurationError(
+            f"processes side by side need semaphores in /dev/shm ({error.strerror or error}); mount it or make room"
+        ) from error
+    with pool as executor:
         try:
             yield executor
         finally:
@@ -82,7 +93,7 @@ class _Replacing(Executor):
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _begin(parent: int, stop: Event, begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _begin(parent: int, stop: Event, begin: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     # An interrupt is for the parent, which then ends its processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()

@@ -70,7 +70,9 @@ def fit_scale(weight: Float, codes: Codes) -> Float:
 
 def is_lossless(weight: Float, codes: Codes, scale: Float) -> bool:
     """Tell whether codes times scale are the weights exactly."""
-    return bool(np.array_equal(codes * scale[:, None], weight))
+    size = max(1, BLOCK // max(weight.shape[1], 1))
+    blocks = (slice(begin, begin + size) for begin in range(0, len(weight), size))
+    return all(np.array_equal(codes[block] * scale[block, None], weight[block]) for block in blocks)
 
 
 def _optimal(weight: Float, precision: Precision) -> Codes:

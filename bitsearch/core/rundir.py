@@ -8,10 +8,10 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bitsearch.core import pareto
-from bitsearch.core.atomic import remove_unfinished, write_atomically
+from bitsearch.core.atomic import name_file, remove_unfinished, write_atomically
 from bitsearch.core.errors import ConfigurationError, RecordError
 from bitsearch.core.front import Front
 from bitsearch.core.manifest import Manifest, Pulse
@@ -35,6 +35,7 @@ class RunFolder:
         self._manifest, self._results, self._front, self._pulse = (
             self.path / name for name in ("run.json", "results.jsonl", "front.json", "progress.json")
         )
+        self._lock: IO[str] | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
@@ -77,7 +78,29 @@ class RunFolder:
             if torn:
                 write_atomically(self._results, whole)
             remove_unfinished(self.path)
-            yield
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def require_held(self) -> None:
+        """Hold that the folder is still the one that was locked: none is made anew where somebody has removed it.
+
+        Raises:
+            RecordError: it was removed or moved.
+        """
+        if self._lock is None:
+            return
+        try:
+            here = os.path.samestat(os.fstat(self._lock.fileno()), (self.path / ".lock").stat())
+        except FileNotFoundError:
+            here = False
+        if not here:
+            raise RecordError(
+                f"{self.path} was removed or moved while a run was writing to it; put it back, "
+                "and the same command continues"
+            )
 
     @property
     def owner(self) -> str:
@@ -100,7 +123,7 @@ class RunFolder:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write `run.json`."""
-        write_atomically(self._manifest, encode(manifest, indent=1))
+        self._write(self._manifest, encode(manifest, indent=1))
 
     def update(self, **changes: Any) -> None:
         """Change fields of `run.json`."""
@@ -108,7 +131,7 @@ class RunFolder:
 
     def write_pulse(self, pulse: Pulse) -> None:
         """Write `progress.json`."""
-        write_atomically(self._pulse, encode(pulse))
+        self._write(self._pulse, encode(pulse))
 
     def pulse(self) -> Pulse | None:
         """Read how the run stood at its last sign of life, if it has given one."""
@@ -118,10 +141,15 @@ class RunFolder:
 
     def append(self, measurement: Measurement) -> None:
         """Add one line to `results.jsonl`; it is on disk when this returns."""
-        with self._results.open("a") as file:
-            file.write(encode(measurement) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self.require_held()
+        try:
+            with self._results.open("a") as file:
+                file.write(encode(measurement) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            name_file(error, self._results)
+            raise
 
     def results(self) -> list[Measurement]:
         """Read `results.jsonl` up to its last whole line: a process may be writing, or have died, in the middle."""
@@ -132,6 +160,10 @@ class RunFolder:
             for number, line in enumerate(whole.split(b"\n")[:-1], 1)
             if (where := f"{self._results}, line {number}")
         ]
+
+    def _write(self, file: Path, content: str) -> None:
+        self.require_held()
+        write_atomically(file, content)
 
     def _lines(self) -> tuple[bytes, bytes]:
         """Split `results.jsonl` into whole lines and what a killed process left of one."""
@@ -150,7 +182,7 @@ class RunFolder:
 
     def write_front(self, front: Front) -> None:
         """Write `front.json`."""
-        write_atomically(self._front, encode(front, indent=1))
+        self._write(self._front, encode(front, indent=1))
 
     def front(self) -> Front | None:
         """Read `front.json`; None before the search has ended."""
@@ -167,7 +199,7 @@ class RunFolder:
 
     def write_evaluation(self, evaluation: Evaluation) -> None:
         """Write `evaluation/<digest>.json`."""
-        write_atomically(self._evaluation(evaluation.digest), encode(evaluation))
+        self._write(self._evaluation(evaluation.digest), encode(evaluation))
 
     def evaluation(self, digest: str) -> Evaluation | None:
         """Read the physics plots of a configuration, if it has been evaluated."""

@@ -1,7 +1,7 @@
 """What a search may change."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bitsearch.core.assignment import Assignment
 from bitsearch.core.errors import ConfigurationError
@@ -59,6 +59,12 @@ class Inventory:
             / sum(layer.weights for layer in self.layers),
             executed_fraction=executed / self.executed_parameters,
         )
+
+    def mean_bits(self, assignment: Assignment) -> float:
+        """Give the bits that a weight takes in the mean, in the linear layers that run."""
+        layers = [layer for layer in self.layers if layer.executed]
+        bits = sum(layer.weights * assignment[layer.name].bits for layer in layers)
+        return bits / sum(layer.weights for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,28 @@ class SearchSpace:
     def precisions(self) -> tuple[Precision, ...]:
         """What a group may have, float32 first."""
         return Precision.FLOAT32, *self.others, self.precision
+
+    def among(self, precisions: Sequence[Precision]) -> "SearchSpace":
+        """Let a network's groups have these precisions.
+
+        Raises:
+            ConfigurationError: one cannot be trained with, or one of the handmade strategies is missing.
+        """
+        found = " ".join(precisions)
+        if Precision.INT8 in precisions:
+            raise ConfigurationError(
+                f"--precisions {found}: nothing trains with int8, which onnxruntime has in finished files; leave it "
+                "out, or use `bitsearch search FILE.onnx --precisions float32 int8 ternary` on a file"
+            )
+        if not {Precision.FLOAT32, self.precision} <= {*precisions}:
+            raise ConfigurationError(
+                f"--precisions {found}: expected float32 and {self.precision} among them, which the handmade "
+                "strategies have"
+            )
+        others = tuple(item for item in Precision if item in precisions)
+        return replace(
+            self, others=tuple(item for item in others if item not in (Precision.FLOAT32, self.precision))
+        )
 
     def configuration(self, quantized_groups: Sequence[str], options: Mapping[str, str]) -> Configuration:
         """Quantise the layers of `quantized_groups` and keep the rest in float32."""

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Pointwise(nn.Module):
         sizes = convolution.in_channels, convolution.out_channels
         self.linear = nn.Linear(*sizes, convolution.bias is not None, device="meta")
         self.linear.weight = nn.Parameter(convolution.weight.detach().flatten(1))
-        self.linear.register_parameter("bias", convolution._parameters["bias"])
+        self.linear.bias = cast(nn.Parameter, convolution.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(batch, in_channels, ...)` to `(batch, out_channels, ...)`."""
@@ -127,7 +127,7 @@ def reason(module: nn.Module) -> str | None:
     if isinstance(module, nn.MultiheadAttention):
         if type(module) is not nn.MultiheadAttention:
             return f"{kind} is a subclass of MultiheadAttention, whose forward pass is not known"
-        if not module._qkv_same_embed_dim:
+        if "in_proj_weight" not in dict(module.named_parameters(recurse=False)):
             return "MultiheadAttention with kdim or vdim of their own is not converted"
         if module.bias_k is not None or module.add_zero_attn:
             return "MultiheadAttention with add_bias_kv or add_zero_attn is not converted"
@@ -139,7 +139,7 @@ def _of_linear(linear: nn.Linear, kind: str) -> str | None:
         return "the attention around it reads its weights past the layer"
     if type(linear).forward is not nn.Linear.forward and not hasattr(linear, "precision"):  # BitLinear has
         return f"{kind} is a linear layer with a forward pass of its own"
-    if "weight" not in linear._parameters:
+    if not isinstance(linear.weight, nn.Parameter):
         return f"the weight of {kind} is computed in every pass, from other parameters"
     if linear.weight.dtype != torch.float32:
         return f"its weight is {linear.weight.dtype}, expected torch.float32"
@@ -154,7 +154,7 @@ def _of_convolution(convolution: nn.modules.conv._ConvNd, kind: str) -> str | No
     padded = convolution.padding not in ("valid", "same") and set(convolution.padding) != {0}
     if set(convolution.stride) != {1} or convolution.groups != 1 or padded:
         return f"{kind} has a stride, groups or padding; without them it is a linear layer"
-    if "weight" not in convolution._parameters:
+    if not isinstance(convolution.weight, nn.Parameter):
         return f"the weight of {kind} is computed in every pass, from other parameters"
     return None
 

@@ -31,9 +31,10 @@ from bitsearch.core.precision import Precision
 from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
 from bitsearch.network import quant
-from bitsearch.network.forms import LINEAR, replace_leaves
+from bitsearch.network.forms import LINEAR, MESSAGES, replace_leaves
+from bitsearch.onnxfile import chains
 from bitsearch.onnxfile.graph import lowest_ir_version
-from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.linear import FOLDED, LAYERS
 from bitsearch.onnxfile.lowering import lowest_opset
 from bitsearch.ops import reference
 
@@ -137,18 +138,24 @@ def lower(
     graph = model.graph
     parameters = {str(value.name): value for value in graph.inputs if value.name in state}
     nodes: list[tuple[str, int, ir.Node]] = []
+    messages: list[ir.Node] = []
     uses: Counter[str] = Counter()
     for node in graph.all_nodes():
         if node.op_type == LINEAR:
             name = node.attributes["name"].as_string()
             nodes.append((name, uses[name], node))
             uses[name] += 1
+        elif node.op_type == MESSAGES:
+            messages.append(node)
+            uses.update(node.attributes["layers"].as_strings())
     if unknown := set(uses).difference(assignment):
         raise ExportError(f"the assignment lacks {sorted(unknown)}, which the traced network holds")
+    largest = {name: act_qmax if isinstance(act_qmax, float) else act_qmax[name] for name in uses}
+    kinds = {name: (rounding or {}).get(name, Rounding.PAPER) for name in uses}
     for name, use, node in nodes:
-        largest = act_qmax if isinstance(act_qmax, float) else act_qmax[name]
-        kind = (rounding or {}).get(name, Rounding.PAPER)
-        _lower_linear(graph, node, name, use, state, assignment[name], kind, largest)
+        _lower_linear(graph, node, name, use, state, assignment[name], kinds[name], largest[name])
+    for node in messages:
+        _lower_messages(graph, node, state, assignment, kinds, largest)
     for name, value in parameters.items():
         graph.inputs.remove(value)
         if value.uses():
@@ -159,6 +166,7 @@ def lower(
         if item.domain == "":
             item.version = lowest_opset(proto)
     ops.add_functions(proto)
+    chains.chain(proto, chains.EXACT)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
     return proto
@@ -260,6 +268,57 @@ def _lower_linear(
     body.insert_before(node, new)
     last.outputs[0].replace_all_uses_with(new[-1].outputs[0], replace_graph_outputs=True)
     body.remove([last, node] if last is not node else node, safe=True)
+
+
+def _lower_messages(
+    graph: ir.Graph,
+    node: ir.Node,
+    state: State,
+    assignment: Assignment,
+    rounding: Mapping[str, Rounding],
+    act_qmax: Mapping[str, float],
+) -> None:
+    """Give the layers inside of a MessagePassing node their precisions; the first may have a BatchNorm behind it."""
+    attributes = node.attributes
+    values = [state[value.name or ""].detach().cpu() for value in node.inputs[3:] if value is not None]
+    (weight_1, bias_1, weight_2, bias_2), norm = values[:4], values[4:]
+    folded = None
+    if norm:
+        gain, shift, mean, variance = norm
+        folded = Normalization(gain, shift, mean, variance, attributes["epsilon"].as_float())
+    settings = {name: attributes[name] for name in ("squared_radius", "weighted", "slope")}
+    inputs = list(node.inputs[:3])
+    names = attributes["layers"].as_strings()
+    for index, (name, weight, bias, behind) in enumerate(
+        zip(names, (weight_1, weight_2), (bias_1, bias_2), (folded, None), strict=True), 1
+    ):
+        linear = fold(weight, bias, assignment[name], behind, rounding[name])
+        scale = np.ones(1, np.float32) if linear.scale is None else linear.scale
+        low_bit = linear.scale is not None
+        arrays: dict[str, NDArray[np.generic]] = {
+            "codes" if low_bit else "float.weight": linear.weight.astype(np.int8)
+            if low_bit
+            else linear.weight,
+            "scale": np.broadcast_to(scale, len(weight)),
+            "bias" if low_bit else "float.bias": linear.bias,
+        }
+        factors, *rest = _initializers(graph, name, arrays)
+        if low_bit:
+            cast = ir.node("Cast", [factors], {"to": ir.DataType.FLOAT})
+            cast.outputs[0].name = f"{name}.float.weight"
+            graph.insert_before(node, cast)
+            factors = cast.outputs[0]
+        inputs += [factors, *rest]
+        settings[f"act_qmax{index}"] = ir.AttrFloat32(f"act_qmax{index}", act_qmax[name] if low_bit else 0.0)
+    new = ir.Node(ops.DOMAIN, MESSAGES, inputs, settings.values(), name=attributes["name"].as_string())
+    new.metadata_props[LAYERS] = " ".join(names)
+    old, made = node.outputs[0], new.outputs[0]
+    made.name, made.shape, made.type = f"{new.name}.output", old.shape, old.type
+    body = node.graph
+    assert body is not None
+    body.insert_before(node, new)
+    old.replace_all_uses_with(made, replace_graph_outputs=True)
+    body.remove(node, safe=True)
 
 
 def _keep_outputs(graph: ir.Graph, declared: Sequence[str]) -> None:

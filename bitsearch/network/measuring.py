@@ -19,7 +19,7 @@ from bitsearch.core.task import Task
 from bitsearch.network.exporter import Models
 from bitsearch.network.parity import compare
 from bitsearch.network.spec import Spec
-from bitsearch.onnxfile.runtime import TIMING_SECONDS, kernel_of, open_session, time_session
+from bitsearch.onnxfile.runtime import kernel_of, open_session, time_session
 
 PARITY_EVENTS = 64
 
@@ -67,11 +67,11 @@ def parity(spec: Spec, models: Models, network: nn.Module) -> Parity:
 def latencies(
     spec: Spec,
     model: onnx.ModelProto | Path,
-    seconds: float = TIMING_SECONDS,
+    seconds: float | None = None,
     beside: onnx.ModelProto | Path | None = None,
     sizes: int | None = None,
 ) -> tuple[Latency, ...]:
-    """Time the served graph on one thread, for the task's first batch `sizes` or all, `seconds` each.
+    """Time the served graph on one thread, for the task's first batch `sizes` or all, `seconds` each as `time_session`.
 
     With a file `beside` they take turns, and ratios to it are given.
     """

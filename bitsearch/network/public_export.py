@@ -18,8 +18,9 @@ from bitsearch.core.space import Fractions
 from bitsearch.core.task import Graph
 from bitsearch.network import export, parity, quant
 from bitsearch.network.convert import declined
+from bitsearch.onnxfile import chains
 from bitsearch.onnxfile import graph as onnx_graph
-from bitsearch.onnxfile.linear import FOLDED
+from bitsearch.onnxfile.linear import FOLDED, LAYERS
 
 PARITY_EVENTS = 64
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -184,10 +185,15 @@ def _require_called(model: Any, assignment: Assignment, network: nn.Module) -> N
     """Refuse a file that says a layer is quantised when nothing in it is."""
     called = {
         node.name.partition(export.USE)[0]
-        for scope in onnx_graph.scopes(model)
+        for scope in onnx_graph.scopes(chains.unchained(model))
         for node in scope.graph.node
         if any(item.key == FOLDED for item in node.metadata_props)
     }
+    for scope in onnx_graph.scopes(model):
+        for node in scope.graph.node:
+            called.update(
+                name for item in node.metadata_props if item.key == LAYERS for name in item.value.split()
+            )
     idle = tuple(f"{name}." for name in getattr(network, "never_run", ()))
     lost = [name for name in assignment.quantized if name not in called and not f"{name}.".startswith(idle)]
     if lost:

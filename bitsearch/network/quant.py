@@ -91,8 +91,9 @@ class _BitLinearFunction(torch.autograd.Function):
         q, codes, row, scale = ctx.saved_tensors
         grad_x = None
         if ctx.needs_input_grad[0]:
-            one = scale.ndim == 0
-            grad_x = (gradient @ codes).mul_(scale) if one else gradient @ codes.mul(scale[:, None])
+            # One scale goes to the smaller factor: rows of short layers are many.
+            last = scale.ndim == 0 and gradient.numel() < codes.numel()
+            grad_x = (gradient @ codes).mul_(scale) if last else gradient @ codes.mul(scale[..., None])
         flat = (gradient * row).reshape(-1, gradient.shape[-1])
         grad_weight = flat.T @ q.reshape(-1, q.shape[-1])
         grad_bias = gradient.reshape(-1, gradient.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bitsearch.core.names import safe_name
+from bitsearch.core.precision import Precision
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.seeds import derive
 from bitsearch.core.space import Inventory
@@ -38,6 +39,7 @@ class Spec:
     device: str = "cpu"
     threads: int = 1
     recipe: str | None = None
+    precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.TERNARY)
     progress: Progress = field(default=silent, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +77,13 @@ class Spec:
                 for index, file in enumerate(files, 1)
             },
             **{f"settings.{name}": value for name, value in _flat(self.task.settings)},
+            **({"precisions": " ".join(self.precisions)} if self.counts_bits else {}),
         }
+
+    @property
+    def counts_bits(self) -> bool:
+        """Whether there are so many precisions that bits a weight count, and not the quantised fraction."""
+        return len(self.precisions) > 2
 
     def network(self, options: Mapping[str, str], repetition: int = 0) -> nn.Module:
         """Build the float network; its structure follows from the seed, its initial weights also from `repetition`."""

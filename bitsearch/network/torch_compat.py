@@ -20,6 +20,13 @@ def import_compiler() -> None:
     importlib.import_module("torch._dynamo")
 
 
+def places(mask: Tensor) -> Tensor:
+    """Find where a mask of any shape is true, `(places, axes)`; a trace takes it that this is somewhere."""
+    found = mask.nonzero()
+    torch._check(found.shape[0] > 0)  # type: ignore[no-untyped-call]
+    return found
+
+
 def scan(
     step: Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]],
     state: list[Tensor],

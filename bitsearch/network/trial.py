@@ -79,7 +79,8 @@ class Trial:
 
 def unmeasured(spec: Spec, configuration: Configuration, origin: str, fidelity: Fidelity) -> Measurement:
     """Begin the record of a configuration: what is known before it is trained."""
-    fractions = spec.inventory(configuration.options).fractions(configuration.assignment)
+    inventory = spec.inventory(configuration.options)
+    fractions = inventory.fractions(configuration.assignment)
     return Measurement(
         digest=configuration.digest,
         origin=origin,
@@ -90,4 +91,5 @@ def unmeasured(spec: Spec, configuration: Configuration, origin: str, fidelity: 
         executed_fraction=fractions.executed_fraction,
         fidelity=fidelity,
         seed=spec.seed,
+        mean_bits=inventory.mean_bits(configuration.assignment) if spec.counts_bits else None,
     )

@@ -4,13 +4,13 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
-from bitsearch.core.errors import TrainingError
+from bitsearch.core.errors import ConfigurationError, TrainingError
 from bitsearch.core.measurement import Evaluation, Fidelity, Measurement, Quantity
 from bitsearch.core.processes import WorkerDiedError, processes
 from bitsearch.core.strategy import Configuration
@@ -39,7 +39,11 @@ def workers(spec: Spec, count: int) -> Iterator[Executor]:
         set_up(spec)
         yield _Here()
         return
-    with processes(count, _begin, spec) as executor:
+    with ExitStack() as stack:
+        try:
+            executor = stack.enter_context(processes(count, _begin, spec))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}, or give --workers 1") from error
         yield recording(executor, spec)
 
 

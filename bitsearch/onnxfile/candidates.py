@@ -10,9 +10,10 @@ from bitsearch.core.errors import ExportError
 from bitsearch.core.precision import Precision
 from bitsearch.core.space import Inventory, Layer
 from bitsearch.onnxfile import graph, inspect, ternarize, upgrade
-from bitsearch.onnxfile.backends import Backend, rewrite
+from bitsearch.onnxfile.backends import rewrite
 from bitsearch.onnxfile.edit import Outcome, Rounded, Rounder
 from bitsearch.onnxfile.linear import LinearNode, examine, is_linear, layer_name
+from bitsearch.onnxfile.products import Backend
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Layers:
     declined: Mapping[str, str]
 
     @classmethod
-    def of(cls, model: onnx.ModelProto) -> "Layers":
+    def of(cls, model: onnx.ModelProto, kept: Mapping[str, str]) -> "Layers":
         """List the layers of a prepared model; weights that several nodes share are one layer.
+
+        Those that are `kept` for a reason are declined.
 
         Raises:
             ExportError: there is none that can change precision.
@@ -42,6 +45,7 @@ class Layers:
                 if not is_linear(scope, node):
                     continue
                 name, linear = layer_name(scope, node), examine(scope, node, uses)
+                linear = kept.get(name, linear)
                 if isinstance(linear, str):
                     declined[name] = linear
                     continue
@@ -67,10 +71,15 @@ class Candidates:
     """Make the file of any precisions of `layers`; weights of a layer are rounded once and kept as codes."""
 
     def __init__(
-        self, source: onnx.ModelProto, round_weights: Rounder, backend: Backend | str = "ternary"
+        self,
+        source: onnx.ModelProto,
+        round_weights: Rounder,
+        backend: Backend | str = "ternary",
+        kept: Mapping[str, str] | None = None,
     ) -> None:
         self.model = upgrade.prepare(source)
-        self.layers = Layers.of(self.model)
+        self.kept = kept or {}
+        self.layers = Layers.of(self.model, self.kept)
         self.backend = Backend(backend)
         self._round = round_weights
         self._rounded: dict[tuple[str, str, Precision], Rounded] = {}

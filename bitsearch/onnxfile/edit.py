@@ -16,12 +16,9 @@ from bitsearch.core.rounding import Codes, is_lossless
 from bitsearch.onnxfile import graph
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.onnxfile.linear import Array, LinearNode, Step, examine, layer_name
-from bitsearch.onnxfile.products import int8
-from bitsearch.ops import DOMAIN
-from bitsearch.ops.ternary_matmul.reference import pack
+from bitsearch.onnxfile.products import Product
 
-ACT_QMAX = 127.0
-BLOCK = 2**22  # weights packed at a time
+BLOCK = 2**22  # weights looked at at a time
 
 
 @dataclass(frozen=True)
@@ -150,21 +147,12 @@ class Edit:
             bias = "" if linear.bias is None else self._bias(scope, linear)
             products.append(self._fresh(f"{node.output[0]}.product"))
             label = name if linear.heads == 1 else f"{name}/{head}" if name else ""
+            constant = partial(self._part, home, (*key, head), linear.gain, weights)
+            product = Product(x, rounded.codes[rows], scale, bias, products[-1], label, constant, self._fresh)
             if precision is Precision.INT8:
-                constant = partial(self._part, home, (*key, head, linear.gain), weights)
-                nodes += int8(x, rounded.codes[rows], scale, bias, products[-1], label, constant, self._fresh)
+                nodes += product.int8()
                 continue
-            if scale.min() == scale.max():
-                scale = np.asarray(scale[0])
-            inputs = [
-                x,
-                self._packed(home, (*key, head, "packed"), f"{weights}.packed", rounded.codes[rows]),
-                self._constant(home, (*key, head, linear.gain), f"{weights}.scale", scale),
-                *([bias] if bias else []),
-            ]
-            made = helper.make_node(
-                "TernaryMatMul", inputs, products[-1:], label, domain=DOMAIN, K=k, act_qmax=ACT_QMAX
-            )
+            (made,) = product.ternary()
             made.metadata_props.extend(source.metadata_props)
             nodes.append(made)
         value = products[0]
@@ -204,17 +192,12 @@ class Edit:
         name = linear.bias_name.removesuffix(".bias")
         return self._constant(scope, key, f"{name}.bias", linear.bias)
 
-    def _packed(self, home: Scope, key: tuple[object, ...], name: str, codes: Codes) -> str:
-        if key in self.made:
-            return self.made[key]
-        rows = max(1, BLOCK // codes.shape[1])
-        blocks = [pack(codes[begin : begin + rows]) for begin in range(0, len(codes), rows)]
-        return self._constant(home, key, name, np.concatenate(blocks))
-
     def _part(
-        self, home: Scope, key: tuple[object, ...], weights: str, part: str, array: NDArray[Any]
+        self, home: Scope, key: tuple[object, ...], gain: float, weights: str, part: str, array: NDArray[Any]
     ) -> str:
-        return self._constant(home, (*key, part), f"{weights}.{part}", array)
+        """Add a part of a product; nodes that share weights share what their gains do not change."""
+        of_gain = (gain,) if part.endswith("scale") else ()
+        return self._constant(home, (*key, part, *of_gain), f"{weights}.{part}", array)
 
     def _constant(self, home: Scope, key: tuple[object, ...], name: str, array: NDArray[Any]) -> str:
         key = (home.path, *key)

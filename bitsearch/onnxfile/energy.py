@@ -35,7 +35,7 @@ class Meter:
         """Give µJ of one run of a file."""
         total = 0.0
         for layer in self._layers.get(name, ()):
-            kind = "low-bit" if layer.op == "TernaryMatMul" else layer.precision.removeprefix("u")
+            kind = "low-bit" if layer.precision in inspect.LOW_BIT else layer.precision.removeprefix("u")
             product = PICOJOULES.get(kind, PICOJOULES["float32"])
             total += layer.bytes * MEMORY_PICOJOULES + layer.parameters * batch * product
         return total / 1e6

@@ -4,23 +4,22 @@ In memory the location of external data is an absolute path: tensors are read fr
 for, one at a time, and copied when the model is written.
 """
 
-import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from bitsearch.core.atomic import replacing, write_atomically
 from bitsearch.core.errors import BitsearchError, ExportError
-from bitsearch.onnxfile import folding
+from bitsearch.onnxfile import chains, folding, stored
 
 _FIRST_TYPES = {
     onnx.TensorProto.FLOAT8E4M3FN: 9,
@@ -32,13 +31,11 @@ _FIRST_TYPES = {
 """Types of tensors by number, and the version of the format that brought them and those below the next."""
 LARGEST_PROTOBUF = 2**31 - 2**20  # bytes; one message ends at 2 GiB
 INLINE = 2**28  # bytes up to which external data is written into the file itself
-EXTERNAL_FROM = 1024  # bytes from which a tensor is worth a place in the data file
-CHUNK = 2**24
 STANDARD = ("", "ai.onnx")
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """Read a model; its external data is checked and stays on disk.
+def read(path: Path, *, chained: bool = False) -> onnx.ModelProto:
+    """Read a model; its external data is checked and stays on disk. Chains become layers, unless `chained` says not to.
 
     Raises:
         ExportError: the file, or its external data, is missing or is no ONNX model.
@@ -52,9 +49,11 @@ def read(path: Path) -> onnx.ModelProto:
         _check_texts(model)
         for tensor in tensors(model):
             if tensor.data_location == TensorProto.EXTERNAL:
-                _locate(tensor, path)
+                stored.locate(tensor, path)
             elif tensor.raw_data or any(length < 0 for length in tensor.dims):
-                _check_size(tensor)
+                stored.check_size(tensor)
+        if not chained:
+            chains.unchain(model)
     return model
 
 
@@ -80,24 +79,25 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
 
     What the file at `path` was stays whole until the new one is, its external data included.
     """
-    old = _data_files(path)
+    old = _data_files_of(path)
     outside = [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
-    total = sum(map(byte_size, tensors(model)))
-    data = next(new for i in range(len(old) + 2) if not (new := _data_name(path, i)).exists())
+    total = sum(map(stored.byte_size, tensors(model)))
+    data = next(new for i in count() if not (new := _data_name(path, i)).exists())
     try:
         if total >= limit or (outside and total >= INLINE):
             with replacing(data) as stream:
-                _move_out(model, stream, data.name)
+                for tensor in tensors(model):
+                    stored.move_out(tensor, stream, data.name)
         else:
             for tensor in outside:
-                _move_in(tensor)
+                stored.move_in(tensor)
         write_atomically(path, model.SerializeToString())
     except BaseException:
         data.unlink(missing_ok=True)
         raise
     for tensor in tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            _locate(tensor, path)
+            stored.locate(tensor, path)
     # Data of the file that was here before, where it was this function's: nothing reads it any more.
     for name in old:
         if name != data and name.name.startswith(f"{path.name}.data"):
@@ -111,9 +111,10 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def size_on_disk(path: Path) -> int:
-    """Sum the bytes of a file and of its external data."""
-    return path.stat().st_size + sum(name.stat().st_size for name in _data_files(path))
+def size_on_disk(path: Path, model: onnx.ModelProto | None = None) -> int:
+    """Sum the bytes of a file and of its external data; `model` is what was read from it, or written."""
+    files = _data_files_of(path) if model is None else _data_files(model)
+    return path.stat().st_size + sum(name.stat().st_size for name in files)
 
 
 def is_external(model: onnx.ModelProto) -> bool:
@@ -132,46 +133,6 @@ def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
         yield from _attribute_tensors(function.node)
 
 
-def array(tensor: TensorProto) -> NDArray[Any]:
-    """Read a tensor; external ones are mapped, not copied.
-
-    Raises:
-        ExportError: its dims, type and data do not fit each other.
-    """
-    try:
-        if any(length < 0 for length in tensor.dims):
-            raise ValueError(f"negative dims {list(tensor.dims)}")
-        if tensor.data_location != TensorProto.EXTERNAL:
-            return np.asarray(numpy_helper.to_array(tensor))
-        location, offset, length = _place(tensor)
-        if tensor.data_type in SUB_BYTE:
-            copy = TensorProto()
-            copy.CopyFrom(tensor)
-            _move_in(copy)
-            return np.asarray(numpy_helper.to_array(copy))
-        dtype, shape = helper.tensor_dtype_to_np_dtype(tensor.data_type), tuple(tensor.dims)
-        if math.prod(shape) * dtype.itemsize != length:
-            raise ValueError(f"{length} bytes for {shape} of {dtype}")
-        if not length:
-            return np.zeros(shape, dtype)
-        mapped = np.memmap(location, np.uint8, "r", offset, (length,))
-        return np.asarray(mapped).view(dtype).reshape(shape)
-    except (BitsearchError, OSError):
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExportError(
-            f"constant {tensor.name!r} cannot be read ({reason}); expected data that fits its dims and type"
-        ) from error
-
-
-def byte_size(tensor: TensorProto) -> int:
-    """Give the bytes that a tensor's data takes in its file."""
-    if tensor.data_location == TensorProto.EXTERNAL:
-        return _place(tensor)[2]
-    return len(tensor.raw_data) or tensor.ByteSize()
-
-
 class Scope:
     """A graph and the graphs around it, whose values it sees; `path` names the way to it, `If_3/then_branch/`.
 
@@ -185,12 +146,14 @@ class Scope:
         path: str = "",
         node: onnx.NodeProto | None = None,
         opsets: Sequence[onnx.OperatorSetIdProto] = (),
+        functions: Sequence[onnx.FunctionProto] = (),
     ) -> None:
         self.graph = graph
         self.outer = outer
         self.path = path
         self.node = node
         self.opsets = opsets
+        self.functions = functions
         self.opset = max((item.version for item in opsets if item.domain in STANDARD), default=0)
 
     @cached_property
@@ -258,7 +221,7 @@ class Scope:
     @cached_property
     def _shapes(self) -> dict[tuple[str, str], tuple[int | None, ...]]:
         """Shapes of this graph and of those inside, told or inferred."""
-        model = helper.make_model(self.graph, opset_imports=[*self.opsets])
+        model = helper.make_model(self.graph, opset_imports=[*self.opsets], functions=[*self.functions])
         with suppress(Exception):  # a model that is too large or at fault keeps what is written in it
             model = onnx.shape_inference.infer_shapes(model)
         return {
@@ -323,9 +286,9 @@ class Scope:
         self, name: str, known: dict[tuple[int, str], NDArray[Any] | None], deep: int
     ) -> NDArray[Any] | None:
         if name in self.initializers:
-            return array(self.initializers[name])
+            return stored.array(self.initializers[name])
         if name in self.sparse:
-            return _dense(self.sparse[name])
+            return stored.dense(self.sparse[name])
         node = self.producers.get(name)
         if node is None or not folding.is_foldable(node):
             return None
@@ -340,7 +303,7 @@ class Scope:
 
 def scopes(model: onnx.ModelProto) -> Iterator[Scope]:
     """Yield the main graph, then the bodies of its If, Loop and Scan nodes, at any depth."""
-    yield from _scopes(Scope(model.graph, opsets=model.opset_import))
+    yield from _scopes(Scope(model.graph, opsets=model.opset_import, functions=model.functions))
 
 
 def uses(found: list[Scope]) -> Counter[tuple[str, str]]:
@@ -386,10 +349,14 @@ def metadata(model: onnx.ModelProto) -> dict[str, str]:
 
 def _scopes(scope: Scope) -> Iterator[Scope]:
     yield scope
+    taken = set[str]()
     for index, node in enumerate(scope.nodes):
+        name = node.name or f"{node.op_type}_{index}"
         for attribute in node.attribute:
             for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                name = node.name or f"{node.op_type}_{index}"
+                while f"{name}/{attribute.name}" in taken:
+                    name += "_"
+                taken.add(f"{name}/{attribute.name}")
                 path = f"{scope.path}{name}/{attribute.name}/"
                 yield from _scopes(Scope(graph, scope, path, node, scope.opsets))
 
@@ -407,9 +374,9 @@ def _attribute_tensors(nodes: Any) -> Iterator[TensorProto]:
 def _constant_node(node: onnx.NodeProto) -> NDArray[Any] | None:
     given = attributes(node)
     if "value" in given:
-        return array(given["value"])
+        return stored.array(given["value"])
     if "sparse_value" in given:
-        return _dense(given["sparse_value"])
+        return stored.dense(given["sparse_value"])
     kinds = {
         "value_float": np.float32,
         "value_floats": np.float32,
@@ -417,58 +384,6 @@ def _constant_node(node: onnx.NodeProto) -> NDArray[Any] | None:
         "value_ints": np.int64,
     }
     return next((np.asarray(given[name], kind) for name, kind in kinds.items() if name in given), None)
-
-
-def _dense(sparse: onnx.SparseTensorProto) -> NDArray[Any] | None:
-    values, indices, shape = array(sparse.values), array(sparse.indices), tuple(sparse.dims)
-    size = math.prod(shape)
-    if any(length < 0 for length in shape) or size > folding.LARGEST:
-        return None
-    dense = np.zeros(size, values.dtype)
-    flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), shape)
-    dense[flat] = values
-    return dense.reshape(shape)
-
-
-TWO_BITS = {number for name, number in TensorProto.DataType.items() if name in ("INT2", "UINT2")}
-SUB_BYTE = TWO_BITS | {
-    number for name, number in TensorProto.DataType.items() if name in ("INT4", "UINT4", "FLOAT4E2M1")
-}
-
-
-def _place(tensor: TensorProto) -> tuple[Path, int, int]:
-    """Give file, offset and length of external data."""
-    entries = {item.key: item.value for item in tensor.external_data}
-    path, offset = Path(entries["location"]), int(entries.get("offset") or 0)
-    return path, offset, int(entries["length"]) if "length" in entries else path.stat().st_size - offset
-
-
-def _locate(tensor: TensorProto, model: Path) -> None:
-    """Check where external data lies, and make its location absolute.
-
-    Raises:
-        ExportError: it is missing, too short, or outside of the model's folder.
-    """
-    entries = {item.key: item.value for item in tensor.external_data}
-    location, folder = entries.get("location", ""), model.parent.resolve()
-    path = (folder / location).resolve()
-    if not location or Path(location).is_absolute() or not path.is_relative_to(folder):
-        raise ExportError(
-            f"{model}: external data of {tensor.name!r} lies in {location!r}; expected a file in the model's folder"
-        )
-    if not path.is_file():
-        raise ExportError(
-            f"{model}: there is no file {location} with the data of {tensor.name!r}; expected it beside"
-        )
-    for item in tensor.external_data:
-        if item.key == "location":
-            item.value = str(path)
-    _, offset, length = _place(tensor)
-    if offset < 0 or length < 0 or offset + length > path.stat().st_size:
-        raise ExportError(
-            f"{model}: the data of {tensor.name!r} ends at byte {offset + length} of {location}, "
-            f"which has {path.stat().st_size}; expected a whole file"
-        )
 
 
 def _check_texts(model: onnx.ModelProto) -> None:
@@ -490,67 +405,18 @@ def _check_texts(model: onnx.ModelProto) -> None:
             raise ExportError(f"the model holds the text {text[:60]!r}; expected UTF-8")
 
 
-def _check_size(tensor: TensorProto) -> None:
-    """Compare the length of the data with dims and type.
-
-    Raises:
-        ExportError: they do not fit.
-    """
-    count = math.prod(tensor.dims)
-    if tensor.data_type in SUB_BYTE:
-        expected = -(-count // (4 if tensor.data_type in TWO_BITS else 2))
-    else:
-        expected = count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    if any(length < 0 for length in tensor.dims) or len(tensor.raw_data) != expected:
-        raise ExportError(
-            f"constant {tensor.name!r} of dims {list(tensor.dims)} holds {len(tensor.raw_data)} bytes; "
-            f"expected {max(expected, 0)}, and dims from 0 on"
-        )
-
-
 def _data_name(path: Path, index: int) -> Path:
     return path.with_name(f"{path.name}.data{index or ''}")
 
 
-def _data_files(path: Path) -> list[Path]:
-    """List the files beside a model that its tensors lie in; none where there is no such model."""
+def _data_files(model: onnx.ModelProto) -> list[Path]:
+    """List the files beside a model that its tensors lie in."""
+    outside = [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    return list(dict.fromkeys(stored.place(tensor)[0] for tensor in outside))
+
+
+def _data_files_of(path: Path) -> list[Path]:
+    """Do that for a file; none where there is no such model."""
     with suppress(ExportError, OSError):
-        model = read(path)
-        return list(
-            dict.fromkeys(_place(t)[0] for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
-        )
+        return _data_files(read(path)) if path.is_file() else []
     return []
-
-
-def _move_in(tensor: TensorProto) -> None:
-    path, offset, length = _place(tensor)
-    with path.open("rb") as file:
-        file.seek(offset)
-        tensor.raw_data = file.read(length)
-    tensor.ClearField("external_data")
-    tensor.data_location = TensorProto.DEFAULT
-
-
-def _move_out(model: onnx.ModelProto, file: BinaryIO, name: str) -> None:
-    """Copy the tensors into one file, a piece at a time."""
-    for tensor in tensors(model):
-        external = tensor.data_location == TensorProto.EXTERNAL
-        if not external and len(tensor.raw_data) < EXTERNAL_FROM:
-            continue
-        file.seek(-file.tell() % 64, os.SEEK_CUR)
-        offset = file.tell()
-        if external:
-            source, begin, length = _place(tensor)
-            with source.open("rb") as given:
-                given.seek(begin)
-                while length and (piece := given.read(min(CHUNK, length))):
-                    length -= file.write(piece)
-        else:
-            file.write(tensor.raw_data)
-        entries = {"location": name, "offset": offset, "length": file.tell() - offset}
-        tensor.ClearField("raw_data")
-        tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.extend(
-            onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in entries.items()
-        )

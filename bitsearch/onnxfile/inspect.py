@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bitsearch.onnxfile import folding, graph
+from bitsearch.onnxfile import chains, folding, graph
 from bitsearch.onnxfile.graph import Scope
-from bitsearch.onnxfile.linear import MICROSOFT, is_linear, layer_name
+from bitsearch.onnxfile.linear import is_linear, layer_name
+from bitsearch.onnxfile.products import MICROSOFT
 from bitsearch.ops import DOMAIN
 from bitsearch.ops.reference import unpack
+
+MESSAGES = "MessagePassing"
 
 # Which inputs of an operator hold its weights, and which the steps that they are quantised with.
 WEIGHTS: Mapping[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -41,6 +44,7 @@ WEIGHTS: Mapping[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {
     (MICROSOFT, "MatMulIntegerToFloat"): ((1,), (2, 3)),
     (MICROSOFT, "MatMulNBits"): ((1,), (2,)),
     (DOMAIN, "TernaryMatMul"): ((1,), (2,)),
+    (DOMAIN, MESSAGES): ((3, 6), (4, 7)),
 }
 LOW_BIT = ("ternary", "binary", "int2", "uint2")
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -128,12 +132,12 @@ def _describe(model: onnx.ModelProto, path: Path) -> FileContent:
 
 def layer_contents(model: onnx.ModelProto) -> tuple[LayerContent, ...]:
     """List the constant weights of nodes, also of those in bodies of If and Loop."""
-    return tuple(item.content for item in _weights(list(graph.scopes(model))))
+    return tuple(item.content for item in _weights(list(graph.scopes(chains.unchained(model)))))
 
 
 def parameters(model: onnx.ModelProto) -> tuple[int, int]:
     """Count the parameters of layers of two bits and less, and all parameters; shared ones count once."""
-    inner = list(graph.scopes(model))
+    inner = list(graph.scopes(chains.unchained(model)))
     return _count(inner, _weights(inner))
 
 
@@ -173,20 +177,40 @@ def _weight(scope: Scope, node: onnx.NodeProto, index: int, steps: tuple[int, ..
         if producer is None or not producer.input or producer.op_type not in UNPACKING:
             break
         owner, given = owner.origin(producer.input[0]) or (owner, producer.input[0])
-        if producer.op_type == "DequantizeLinear":
+        if producer.op_type == "DequantizeLinear" or node.op_type == MESSAGES:
             codes = owner.constant(given)
             stored = weight if codes is None else codes
             place = _place(owner, given)
-            own.add(_place(owner, producer.input[1]))
+            own.update(_place(owner, step) for step in producer.input[1:2])
     content = _layer(scope, node, name, weight, stored)
-    position = BIAS.get(node.op_type)
-    bias = node.input[position] if position is not None and len(node.input) > position else ""
-    is_constant = bool(bias) and scope.constant(bias) is not None
-    return _Weight(content, place, frozenset(own), _place(scope, bias) if is_constant else None)
+    bias = _bias(node, name)
+    if node.op_type == "MatMul" and content.precision in LOW_BIT:
+        bias = _added(scope, node)
+    found = scope.constant(bias) if bias else None
+    if found is None:
+        return _Weight(content, place, frozenset(own), None)
+    content = replace(content, parameters=math.prod(content.shape) + found.size)
+    return _Weight(content, place, frozenset(own), _place(scope, bias))
+
+
+def _added(scope: Scope, node: onnx.NodeProto) -> str:
+    """Name the constant that is added to a product of two-bit weights, behind a Slice that cuts off filling."""
+    readers = scope.readers(node.output[0])
+    while len(readers) == 1 and readers[0].op_type == "Slice":
+        readers = scope.readers(readers[0].output[0])
+    if len(readers) != 1 or readers[0].op_type not in ("Add", "Sum"):
+        return ""
+    return next((name for name in readers[0].input if scope.constant(name) is not None), "")
 
 
 BIAS = {"TernaryMatMul": 3, "MatMulNBits": 5, "Gemm": 2, "Conv": 2, "ConvTranspose": 2}
 UNPACKING = ("DequantizeLinear", "Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
+
+
+def _bias(node: onnx.NodeProto, weight: str) -> str:
+    """Name the bias that goes with a node's weights; empty where there is none."""
+    position = list(node.input).index(weight) + 2 if node.op_type == MESSAGES else BIAS.get(node.op_type)
+    return node.input[position] if position is not None and len(node.input) > position else ""
 
 
 def _place(scope: Scope, name: str) -> tuple[str, str]:
@@ -222,6 +246,8 @@ def _layer(
     scope: Scope, node: onnx.NodeProto, name: str, weight: NDArray[Any], stored: NDArray[Any]
 ) -> LayerContent:
     label = layer_name(scope, node) if is_linear(scope, node) else node.name or name.removesuffix(".packed")
+    if node.op_type == MESSAGES:
+        label = name.removesuffix(".float.weight")
     zeros, precision = None, str(stored.dtype)
     shape = tuple(int(length) for length in weight.shape)
     if node.op_type == "TernaryMatMul":
@@ -233,16 +259,13 @@ def _layer(
         precision = f"int{_attribute(node, 'bits', 4)}"
     elif weight.size and weight.dtype.kind == "f":
         zeros = float((weight == 0).mean())
-    position = BIAS.get(node.op_type)
-    bias = None
-    if position is not None and len(node.input) > position:
-        bias = scope.constant(node.input[position])
-    biases = 0 if bias is None else bias.size
+        if node.op_type == MESSAGES and stored.dtype == np.int8:
+            precision = ternary_precision(stored)
     bits = 8 * stored.itemsize
     if digits := "".join(filter(str.isdigit, str(stored.dtype))):
         bits = min(bits, int(digits))  # four or two bits take a whole byte in numpy
     size = stored.size * bits // 8
-    return LayerContent(label, node.op_type, precision, shape, math.prod(shape) + biases, size, zeros)
+    return LayerContent(label, node.op_type, precision, shape, math.prod(shape), size, zeros)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -276,9 +299,13 @@ def _signature(value: onnx.ValueInfoProto) -> str:
 
 
 def json_value(text: str) -> dict[str, Any] | None:
-    """Read a JSON object; None for anything else."""
+    """Read a JSON object; None for anything else, and for numbers that JSON does not have."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bitsearch.onnxfile.graph import STANDARD, Scope, attributes
+from bitsearch.onnxfile.products import MICROSOFT
 from bitsearch.ops.ternary_matmul.reference import K_MAX
 
 FOLDED = "bitsearch.folded"  # property of nodes that our exporter named after a layer
-MICROSOFT = "com.microsoft"
+LAYERS = "bitsearch.layers"  # property of nodes that hold several layers: their names
 
 Array = NDArray[np.float32]
 
@@ -64,10 +65,10 @@ def is_linear(scope: Scope, node: onnx.NodeProto) -> bool:
 def layer_name(scope: Scope, node: onnx.NodeProto) -> str:
     """Name a layer by its node, or by its weights where the node has no name.
 
-    Our exporter writes layers with three axes as MatMul and Add, and names the Add.
+    Our exporter writes some layers as a product and an addition, and names the addition.
     """
     for reader in scope.readers(node.output[0]) if node.output else ():
-        if reader.op_type == "Add" and any(item.key == FOLDED for item in reader.metadata_props):
+        if reader.op_type in ("Add", "Sum") and any(item.key == FOLDED for item in reader.metadata_props):
             return reader.name
     if node.name:
         return node.name

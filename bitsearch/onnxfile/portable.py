@@ -54,7 +54,13 @@ def portable(model: onnx.ModelProto, opset: int = 20) -> onnx.ModelProto:
     folded.opset_import.append(helper.make_opsetid("", opset))
     folded.ir_version = lowest_ir_version(folded)
     _restore(folded, model)
-    onnx.checker.check_model(folded)
+    try:
+        onnx.checker.check_model(folded)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"the file lacks what every host asks for ({reason}); expected a complete one"
+        ) from error
     return folded
 
 
@@ -96,16 +102,18 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _restore(folded: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Put back what the file says of itself and the shapes of its inputs and outputs."""
+    """Put back what the file says of itself and the shapes of its inputs and outputs, as far as it has them."""
     del folded.metadata_props[:]
     folded.metadata_props.extend(model.metadata_props)
     folded.producer_name, folded.producer_version = model.producer_name, model.producer_version
-    folded.graph.name, folded.graph.doc_string = model.graph.name, model.graph.doc_string
+    folded.graph.name, folded.graph.doc_string = model.graph.name or "graph", model.graph.doc_string
     for found, given in ((folded.graph.input, model.graph.input), (folded.graph.output, model.graph.output)):
         values = {value.name: value for value in given}
-        names = [value.name for value in found]
+        inferred = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in found]
         del found[:]
-        found.extend(values[name] for name in names)
+        for value in inferred:
+            told = values[value.name].type.tensor_type.HasField("shape")
+            found.append(values[value.name] if told else value)
 
 
 def _unroll(model: onnx.ModelProto) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bitsearch import ops
 from bitsearch.core.measurement import Latency
-from bitsearch.onnxfile import graph
+from bitsearch.onnxfile import chains, graph
 
 MINIMUM_BLOCKS = 3
 BLOCK_SECONDS = 0.02
@@ -60,11 +60,17 @@ def kernel_of(model: onnx.ModelProto | Path) -> str:
     """Name the kernel that runs a file's ternary layers; empty where it has none."""
     content = onnx.load(model, load_external_data=False) if isinstance(model, Path) else model
     ternary = any(
-        (node.domain, node.op_type) == (ops.DOMAIN, "TernaryMatMul")
+        chains.is_chain(node)
+        or (node.domain == ops.DOMAIN and (node.op_type == "TernaryMatMul" or _has_low_bit_layer(node)))
         for scope in graph.scopes(content)
         for node in scope.graph.node
     )
     return chosen_kernel() if ternary else ""
+
+
+def _has_low_bit_layer(node: onnx.NodeProto) -> bool:
+    """Tell nodes of several layers of which one has a largest 8-bit activation."""
+    return any(item.name.startswith("act_qmax") and item.f > 0 for item in node.attribute)
 
 
 class Load:
@@ -119,14 +125,15 @@ def time_session(
     session: onnxruntime.InferenceSession,
     inputs: Mapping[str, NDArray[np.float32]],
     threads: int,
-    seconds: float = TIMING_SECONDS,
+    seconds: float | None = None,
     kernel: str = "",
     beside: onnxruntime.InferenceSession | None = None,
 ) -> Latency:
-    """Time runs for about `seconds`, in turns with those of the file `beside`: a block of runs each, three at least.
+    """Time runs in turns with those of the file `beside`: a block of runs each, three at least.
 
-    The ratio to it is the median of the blocks'.
+    It takes about `seconds` a file, by default TIMING_SECONDS. The ratio to it is the median of the blocks'.
     """
+    seconds = TIMING_SECONDS if seconds is None else seconds
     feed = dict(inputs)
     runs = [partial(item.run, None, feed) for item in (session, beside) if item is not None]
     for run in runs:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.ops import DOMAIN, reference
 from bitsearch.ops.monotone_spline.reference import parameters
+from bitsearch.ops.ternary_chain.function import NAMES
 
 Array = NDArray[np.float32]
 Feed = Mapping[str, Array]
@@ -22,6 +23,8 @@ Feed = Mapping[str, Array]
 BATCHES = (0, 1, 7)
 RANDOM_ROWS = 32
 SPLINES = 5
+PARTICLES = 12
+MESSAGE_LAYERS = ("W1", "scale1", "bias1", "W2", "scale2", "bias2")
 ULPS = 4
 EPSILON = float(np.finfo(np.float32).eps)
 
@@ -102,6 +105,46 @@ def _ternary_matmul(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, 
     return Truth(alone, [{"X": x[:batch]} for batch in (*BATCHES, len(x))], expect, tolerance)
 
 
+def _ternary_chain(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    roles = [f"{role}{index}" for index in range(NAMES[node.op_type]) for role in ("W", "scale", "bias")]
+    arrays = [scope.constant(name) for name in node.input[1:]]
+    if any(array is None for array in arrays):
+        return "its weights are computed at run time"
+    constants: dict[str, Any] = dict(zip(roles, arrays, strict=True))
+    links = [
+        reference.Link(
+            constants[f"W{index}"],
+            constants[f"scale{index}"],
+            constants[f"bias{index}"],
+            attributes[f"K{index}"],
+        )
+        for index in range(NAMES[node.op_type])
+    ]
+    settings: dict[str, Any] = {
+        "activation": attributes["activation"].decode(),
+        "alpha": attributes.get("alpha", 0.01),
+        "act_qmax": attributes.get("act_qmax", 127.0),
+    }
+
+    def expect(feed: Feed) -> list[Array]:
+        with np.errstate(all="ignore"):
+            return [reference.ternary_chain(feed["X"], links, **settings)]
+
+    def tolerance(feed: Feed) -> list[Array]:
+        """Allow a twentieth of the row's largest output: a step of one hidden activation grows in the layers behind."""
+        largest = np.abs(expect(feed)[0]).max(axis=-1, keepdims=True, initial=0)
+        return [np.broadcast_to(np.float32(0.05) * largest, expect(feed)[0].shape)]
+
+    k = links[0].K
+    rows = np.random.default_rng(seed).normal(size=(RANDOM_ROWS, k)).astype(np.float32)
+    x = np.concatenate([hostile_rows(k, seed), rows])
+    alone = _alone(
+        model, node, ["X"], {role: array for role, array in constants.items() if array is not None}
+    )
+    return Truth(alone, [{"X": x[:batch]} for batch in (*BATCHES, len(x))], expect, tolerance)
+
+
 def _monotone_spline(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
     del scope
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
@@ -144,6 +187,53 @@ def _monotone_spline(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto,
     return Truth(alone, blocks, expect, tolerance)
 
 
+def _message_passing(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
+    found = {name: scope.constant(given) for name, given in zip(MESSAGE_LAYERS, node.input[3:], strict=True)}
+    constants = {name: array.astype(np.float32) for name, array in found.items() if array is not None}
+    if len(constants) < len(found):
+        return "its weights are computed at run time"
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    layers = [
+        reference.MessageLayer(
+            constants[f"W{index}"],
+            constants[f"scale{index}"],
+            constants[f"bias{index}"],
+            attributes[f"act_qmax{index}"],
+        )
+        for index in (1, 2)
+    ]
+    squared_radius, weighted = attributes["squared_radius"], bool(attributes["weighted"])
+
+    def expect(feed: Feed) -> list[Array]:
+        settings = {"squared_radius": squared_radius, "weighted": weighted, "slope": attributes["slope"]}
+        return [
+            reference.message_passing(feed["pt"], feed["features"], feed["position"], *layers, **settings)
+        ]
+
+    def tolerance(feed: Feed) -> list[Array]:
+        """Allow for sums of another order; for anything where values are extreme or 8 bits may round otherwise."""
+        ordinary = np.abs(feed["features"]).max((1, 2), initial=0) < 100
+        exact = not any(layer.act_qmax for layer in layers)
+        size = 1e-4 if exact else 0.1
+        allowed = np.where(ordinary, np.float32(size), np.float32(np.inf))[:, None, None]
+        return [allowed * (1 + np.abs(expect(feed)[0]))]
+
+    rng = np.random.default_rng(seed)
+    size = (layers[0].weight.shape[1] - 2) // 3
+    hostile = hostile_rows(PARTICLES * size, seed)
+    features = np.concatenate([hostile, rng.normal(size=(RANDOM_ROWS, PARTICLES * size)).astype(np.float32)])
+    pt = rng.exponential(size=(len(features), PARTICLES)).astype(np.float32)
+    pt[:, ::5] = 0
+    position = rng.normal(scale=squared_radius**0.5, size=(*pt.shape, 2)).astype(np.float32)
+    position[0, 1] = 0
+    feed = {"pt": pt, "features": features.reshape(*pt.shape, size), "position": position}
+    alone = _alone(model, node, list(feed), constants)
+    for value, array in zip(alone.graph.input, feed.values(), strict=True):
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [None] * array.ndim))
+    feeds = [{name: array[:batch] for name, array in feed.items()} for batch in (*BATCHES, len(features))]
+    return Truth(alone, feeds, expect, tolerance)
+
+
 def _alone(
     model: onnx.ModelProto, node: onnx.NodeProto, fed: Sequence[str], constants: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
@@ -165,4 +255,6 @@ def _alone(
 TRUTHS: Mapping[str, Callable[[onnx.ModelProto, Scope, onnx.NodeProto, int], Truth | str]] = {
     "TernaryMatMul": _ternary_matmul,
     "MonotoneSpline": _monotone_spline,
+    **dict.fromkeys(NAMES, _ternary_chain),
+    "MessagePassing": _message_passing,
 }

@@ -2,6 +2,8 @@
 
 import math
 from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
+from itertools import count
 
 import onnx
 from onnx import TensorProto, defs, helper, inliner, version_converter
@@ -9,7 +11,7 @@ from onnx import TensorProto, defs, helper, inliner, version_converter
 from bitsearch.core.errors import ExportError
 from bitsearch.onnxfile import graph
 from bitsearch.onnxfile.graph import STANDARD
-from bitsearch.ops import DOMAIN
+from bitsearch.ops import DOMAIN, add_functions
 from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 
 PRODUCTS = ("MatMul", "Gemm")
@@ -17,8 +19,13 @@ LARGE = 1024  # numbers; the converter needs to see shapes and axes, not weights
 
 
 def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model as `copy` does; functions that hold products with their arguments are inlined where onnx can."""
+    """Copy a model as `copy` does; functions that hold products with their arguments are inlined where onnx can.
+
+    Raises:
+        ExportError: a node reads what nothing puts out, or what follows from its own result; or onnx cannot upgrade.
+    """
     model = copy(source)
+    _check_order(model)
     inside = {
         (f.domain, f.name)
         for f in model.functions
@@ -36,8 +43,41 @@ def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def copy(source: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model, upgraded to opset 13 where it is older; the standard domain has one name in the copy.
+def _check_order(model: onnx.ModelProto) -> None:
+    """Hold that nodes can run one after the other, each with the bodies inside of it."""
+    sorter = TopologicalSorter[tuple[str, str]]()
+    for scope in graph.scopes(model):
+        for node in scope.nodes:
+            for name in filter(None, node.input):
+                inner, reader, owner = scope, node, scope.owner(name)
+                if owner is None:
+                    raise ExportError(
+                        f"{node.op_type} {node.name or next(iter(node.output), '')!r} reads {name!r}, "
+                        "which nothing puts out; expected a node, an input or a constant of that name"
+                    )
+                while inner is not owner:
+                    outer, holder = inner.outer, inner.node
+                    assert outer is not None
+                    assert holder is not None
+                    inner, reader = outer, holder
+                # Any output tells the node; the first may be left out.
+                result = next(filter(None, reader.output), "")
+                producer = owner.producers.get(name)
+                if producer is not None and result:
+                    sorter.add((owner.path, result), (owner.path, next(filter(None, producer.output))))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        names = ", ".join(name for _, name in error.args[1][:4])
+        raise ExportError(
+            f"the graph runs in a circle through {names}; expected nodes that can run one after the other"
+        ) from error
+
+
+def copy(source: onnx.ModelProto, least: int = OPSET_MIN) -> onnx.ModelProto:
+    """Copy a model, upgraded to opset `least` where it is older.
+
+    In the copy the standard domain has one name, no two nodes of a graph have the same, and no key comes twice.
 
     Raises:
         ExportError: onnx cannot upgrade the file.
@@ -48,30 +88,40 @@ def copy(source: onnx.ModelProto) -> onnx.ModelProto:
     kept = [item for item in model.opset_import if item.domain not in STANDARD]
     del model.opset_import[:]
     model.opset_import.extend([helper.make_opsetid("", version), *kept])
+    helper.set_model_props(model, graph.metadata(model))
     for scope in graph.scopes(model):
+        names = {node.name for node in scope.nodes}
+        seen = set[str]()
         for node in scope.nodes:
             if node.domain == "ai.onnx":
                 node.domain = ""
-    return model if version >= OPSET_MIN else _upgrade(model, version)
+            if node.name and node.name in seen:  # which onnxruntime refuses
+                node.name = next(new for i in count(1) if (new := f"{node.name}.{i}") not in names)
+                names.add(node.name)
+            seen.add(node.name)
+    return model if version >= least else _upgrade(model, version, least)
 
 
-def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+def _upgrade(model: onnx.ModelProto, version: int, wanted: int) -> onnx.ModelProto:
     """Let onnx convert the graphs; it drops functions, so those that need it are inlined and the others put back."""
-    changed = [(f.domain, f.name) for f in model.functions if _changes(f, version)]
+    foreign = [function for function in model.functions if function.domain != DOMAIN]
+    ours = len(foreign) < len(model.functions)
+    changed = [(f.domain, f.name) for f in foreign if _changes(f, version, wanted)]
     try:
         if changed:
             model = inliner.inline_selected_functions(model, changed)
-        functions, described = list(model.functions), list(model.metadata_props)
+        functions = [function for function in model.functions if function.domain != DOMAIN]
+        described = list(model.metadata_props)
         bare = onnx.ModelProto()
         bare.CopyFrom(model)
         del bare.functions[:]
         weights = _take_weights(bare)
-        converted = version_converter.convert_version(bare, OPSET_MIN)
+        converted = version_converter.convert_version(bare, wanted)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"onnx cannot upgrade opset {version} to {OPSET_MIN} ({reason}); "
-            f"export the network again with opset {OPSET_MIN} or newer"
+            f"onnx cannot upgrade opset {version} to {wanted} ({reason}); "
+            f"export the network again with opset {wanted} or newer"
         ) from error
     added = {tensor.name for tensor in weights}.difference(value.name for value in model.graph.input)
     given = [value for value in converted.graph.input if value.name not in added]
@@ -81,7 +131,7 @@ def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     for function in functions:
         for item in function.opset_import:
             if item.domain in STANDARD:
-                item.version = OPSET_MIN
+                item.version = wanted
         converted.functions.append(function)
     for item in model.opset_import:
         if item.domain not in {other.domain for other in converted.opset_import}:
@@ -90,14 +140,31 @@ def _upgrade(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
     converted.metadata_props.extend(described)
     converted.ir_version = max(model.ir_version, 7)
     converted.producer_name, converted.producer_version = model.producer_name, model.producer_version
+    _describe_nodes(model, converted)
+    if ours:  # whose bodies are of the model's opset
+        add_functions(converted)
     return converted
 
 
-def _changes(function: onnx.FunctionProto, version: int) -> bool:
+def _describe_nodes(source: onnx.ModelProto, converted: onnx.ModelProto) -> None:
+    """Give nodes back what the converter leaves out: what they say of themselves."""
+    known = {
+        (scope.path, node.output[0]): node.metadata_props
+        for scope in graph.scopes(source)
+        for node in scope.nodes
+        if node.metadata_props and node.output
+    }
+    for scope in graph.scopes(converted) if known else ():
+        for node in scope.nodes:
+            if node.output and not node.metadata_props:
+                node.metadata_props.extend(known.get((scope.path, node.output[0]), ()))
+
+
+def _changes(function: onnx.FunctionProto, version: int, wanted: int) -> bool:
     """Tell whether an operator of a function means something else in the newer opset."""
     return any(
         not defs.has(node.op_type)
-        or _form(defs.get_schema(node.op_type, version)) != _form(defs.get_schema(node.op_type, OPSET_MIN))
+        or _form(defs.get_schema(node.op_type, version)) != _form(defs.get_schema(node.op_type, wanted))
         for node in function.node
         if node.domain in STANDARD
     )

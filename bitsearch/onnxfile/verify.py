@@ -62,9 +62,9 @@ def verify(
     `given` is a file or folder of inputs to take instead.
 
     Raises:
-        ExportError: the file cannot be read or holds no such node.
+        ExportError: the file cannot be read or holds no such node, or onnxruntime refuses it.
     """
-    model = graph.read(path)
+    model = graph.read(path, chained=True)
     with graph.refusals(path):
         nodes = [
             (scope, node)
@@ -77,9 +77,15 @@ def verify(
                 f"{path} holds no {ops.DOMAIN} node; expected a file with ternary or binary layers"
             )
         kernels = [kernel.name for kernel in ops.kernels() if kernel.usable]
-        checks = [check for scope, node in nodes for check in _verify_node(model, scope, node, kernels, seed)]
         # What lies beside a file is found from its path alone.
         whole = path if graph.is_external(model) else model
+        try:
+            ops.session(_source(whole), sess_options=_options())
+        except Exception as error:
+            raise ExportError(
+                f"onnxruntime refuses {path}: {_first_line(error)}; expected a model it can run"
+            ) from error
+        checks = [check for scope, node in nodes for check in _verify_node(model, scope, node, kernels, seed)]
         checks += _verify_file(whole, kernels, lambda session: _feeds(session, seed, sizes, known, given))
     return tuple(checks)
 

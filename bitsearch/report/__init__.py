@@ -1,32 +1,25 @@
 """The report of a run: one HTML page, figures and tables, made from the files of a run folder alone."""
 
-import base64
-import hashlib
 import json
-import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from importlib.resources import files
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup, escape
 from matplotlib import rc_context
 
 from bitsearch.core import pareto
 from bitsearch.core.atomic import write_atomically
 from bitsearch.core.errors import ConfigurationError
-from bitsearch.core.manifest import Manifest
 from bitsearch.core.names import safe_name
 from bitsearch.core.rundir import RunFolder
-from bitsearch.report import cards, figures, numbers, physics, tables, verdict, view
-from bitsearch.report.sheets import sheets
+from bitsearch.report import cards, figures, numbers, physics, sheets, tables, verdict, view
 from bitsearch.report.style import STYLE, Draw, Drawing, Picture, draw, inline, publish
+from bitsearch.report.template import fill
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +47,7 @@ def build(folder: RunFolder, executor: Executor | None = None) -> Path:
     With an executor, figures are written side by side.
     """
     run = view.read(folder)
-    for name, text in sheets(run).items():
+    for name, text in sheets.texts(run).items():
         write_atomically(folder.report / name, text)
     for item in run.carded.values():
         content = json.dumps(dict(item.assignment), indent=1)
@@ -81,11 +74,14 @@ def predicted_seconds(folder: RunFolder) -> float:
     return (time.monotonic() - began) / 2 * len(drawings)
 
 
-def render(run: view.Run) -> str:
-    """Give the page as it stands, with the figures of `LIGHT` alone, and write nothing."""
+def render(run: view.Run, stamp: str = "") -> str:
+    """Give the page as it stands, with the figures of `LIGHT` alone, and write nothing.
+
+    A page with a stamp looks for a new one beside it and loads itself again.
+    """
     makers = {name: make for name, make in _drawings(run) if name in LIGHT}
     with rc_context(STYLE):
-        return _page(run, [inline(drawing, name) for name, drawing in _drawn(makers).items()])
+        return _page(run, [inline(drawing, name) for name, drawing in _drawn(makers).items()], stamp)
 
 
 def front(run: view.Run) -> "Figure":
@@ -116,27 +112,25 @@ def _drawn(makers: Mapping[str, Draw]) -> dict[str, Drawing | str]:
     return {name: drawn for name, make in makers.items() if (drawn := draw(make))}
 
 
-def _page(run: view.Run, pictures: Sequence[Picture]) -> str:
-    return _template().render(_content(run), pictures=pictures)
+def _page(run: view.Run, pictures: Sequence[Picture], stamp: str = "") -> str:
+    return fill("page.html.jinja", pictures=pictures, stamp=stamp, **_content(run))
 
 
 def _content(run: view.Run) -> dict[str, Any]:
     """Collect what the page says beside its figures."""
     manifest = run.manifest
-    script = files(__package__).joinpath("page.js").read_text(encoding="utf-8")
     return {
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "run": run,
         "cards": cards.cards(run),
         "manifest": manifest,
         "command": shlex.join(manifest.command),
-        "title": _title(manifest),
+        "title": run.title,
         "verdict": verdict.verdict(run),
         "front": tables.performance(run, run.front),
         "front_serving": tables.serving(run, run.front),
         "baselines": tables.performance(run, run.baselines),
         "baselines_serving": tables.serving(run, run.baselines),
+        "rank_agreement": verdict.rank_agreement(run),
         "comparison": verdict.comparison_table(run) if run.searched else None,
         "published": tables.published(run),
         "measured": tables.measurements(run),
@@ -147,7 +141,7 @@ def _content(run: view.Run) -> dict[str, Any]:
         "drawn": physics.DRAWN,
         "few": physics.FEW,
         "attempts": len({item.digest for item in run.results}),
-        "resolved": dict(_flatten(manifest.settings)),
+        "resolved": run.settings,
         "predicted": {stage.name: stage.seconds for stage in manifest.predicted},
         "seconds": sum(stage.seconds for stage in manifest.stages),
         "numbers": numbers,
@@ -160,35 +154,3 @@ def _has(run: view.Run, section: str) -> bool:
     if section == "published":
         return bool(run.manifest.published.results)
     return section != "physics" or bool(run.shown()) or run.fidelity != "untrained"
-
-
-def _title(manifest: Manifest) -> str:
-    """Say which data the run has seen, and that they are generated if they are."""
-    title = manifest.title or f"{manifest.model} on {manifest.dataset}"
-    generated = manifest.data is not None and manifest.data.generated
-    return f"{title} (generated data)" if generated and "generated" not in title.lower() else title
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _template() -> jinja2.Template:
-    here = files(__package__)
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["code"] = _code
-    return environment.get_template("page.html.jinja")
-
-
-def _code(text: str) -> Markup:
-    """Escape a text and set as code what stands between backticks."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

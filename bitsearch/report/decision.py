@@ -145,6 +145,8 @@ def speeds(item: Measurement, reference: Measurement) -> Iterator[Fact]:
         busy = "busy machine" if ratio.of.busy or ratio.to.busy else ""
         notes = (" \N{RIGHTWARDS ARROW} ".join(map(numbers.duration_us, times)), ratio.of.kernel, busy)
         text = f"{numbers.plus_minus(ratio.value, ratio.std)} \N{MULTIPLICATION SIGN} float's"
+        if ratio.std > ratio.value:
+            text = "not known: single calls scatter by more than they take"
         yield Fact(f"speed, {numbers.batch(ratio.of)}", text, ", ".join(filter(None, notes)))
 
 
@@ -189,9 +191,9 @@ def _more_trainings(run: Run, gaps: Sequence[tuple[str, Difference]]) -> Iterato
         if gap.sigmas is not None and gap.sigmas <= -SIGNIFICANT:
             yield f"More trainings alone will not do: {what} is {amount}."
         elif count := gap.pairs_needed(SIGNIFICANT):
-            yield f"Trainings: about {numbers.count(count)} of each, {gap.pairs} now, {wanted}"
+            yield f"Trainings: {numbers.estimate(count)} of each, {gap.pairs} now, {wanted}"
         elif times := gap.repetitions_needed(SIGNIFICANT):
-            yield f"Trainings or test events: about {numbers.count(times)} times as many, {wanted}"
+            yield f"Trainings or test events: {numbers.estimate(times)} times as many, {wanted}"
 
 
 def _more_trials(run: Run) -> Iterator[str]:

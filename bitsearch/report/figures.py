@@ -12,7 +12,7 @@ from bitsearch.core import pareto
 from bitsearch.core.front import reference_of
 from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.core.precision import Precision
-from bitsearch.report import numbers, style
+from bitsearch.report import hepdata, numbers, style
 from bitsearch.report.style import Drawing, Point
 from bitsearch.report.view import TRAINING, Run
 
@@ -59,7 +59,18 @@ def performance(
     width, height = (6.4, 4.2) if is_objective else (4.6, 3.3)
     rows = math.ceil(len(legend.get_texts()) / columns)
     figure.set_size_inches(width, height + rows * LEGEND_ROW)
+    names, places = [run.name(item) for item in having], [run.place(item) for item in having]
+    drawing.data = hepdata.performance(reach_label(run), metric, having, names, places)
+    if not is_objective:  # the marks are those of the first figure of a page
+        drawing.below = rows * LEGEND_ROW / (height + rows * LEGEND_ROW)
     return drawing
+
+
+def reach_label(run: Run) -> str:
+    """Label the axis that configurations are held to each other along."""
+    if run.counts_bits:
+        return "bits saved of a linear weight's 32, in the mean [%]"
+    return "quantised fraction of the executed parameters [%]"
 
 
 @dataclass(frozen=True)
@@ -92,11 +103,7 @@ class _Plane:
         low, high = min(low, max(min(values), low - reach)), max(high, min(max(values), high + reach))
         margin = 0.08 * (high - low) or reach
         self.axes.set(xlim=(-4, 104), ylim=(low - margin, high + margin))
-        self.axes.set_xlabel(
-            "bits saved of a linear weight's 32, in the mean [%]"
-            if self.run.counts_bits
-            else "quantised fraction of the executed parameters [%]"
-        )
+        self.axes.set_xlabel(reach_label(self.run))
         self.axes.set_ylabel(f"{numbers.axis(self.metric)}, {numbers.better(self.metric)}")
 
     def reference(self, item: Measurement | None) -> None:
@@ -137,14 +144,16 @@ class _Plane:
         to_axes = self.axes.transData + self.axes.transAxes.inverted()
         placed: list[tuple[float, float]] = []
         for item in front:
-            here = to_axes.transform(self.at(item))
-            if any(abs(here[0] - x) < 0.045 and abs(here[1] - y) < 0.05 for x, y in placed):
+            right = item.reduction < 0.95
+            x, y = to_axes.transform(self.at(item))
+            x += 0.02 if right else -0.05  # where the number stands, not its point
+            if any(abs(x - other) < 0.045 and abs(y - height) < 0.05 for other, height in placed):
                 continue
-            placed.append((here[0], here[1]))
+            placed.append((x, y))
             self.axes.annotate(
                 self.run.place(item),
                 self.at(item),
-                (8 if item.reduction < 0.95 else -18, 9 * down),
+                (8 if right else -18, 9 * down),
                 textcoords="offset points",
                 va="center",
                 fontsize=10,
@@ -206,7 +215,17 @@ def layers(run: Run) -> Drawing | None:
         axes.minorticks_off()
         axes.spines[:].set_visible(False)
     style.stamp(cells, run.stamp)
-    return Drawing(figure, "groups of layers that each front member quantises")
+    precisions = {
+        f"{head.strip()} ({item.digest})": [_precisions(weights, item) for weights in groups.values()]
+        for head, item in zip(heads, run.front, strict=True)
+    }
+    data = hepdata.series("group of layers", list(groups), "precision", precisions)
+    return Drawing(figure, "groups of layers that each front member quantises", data=data)
+
+
+def _precisions(weights: Mapping[str, int], item: Measurement) -> str:
+    """Name the precisions of a group."""
+    return ", ".join(dict.fromkeys(item.assignment.get(name, "") for name in weights))
 
 
 def _cell(axes: Axes, column: int, row: int, weights: Mapping[str, int], item: Measurement) -> None:
@@ -242,4 +261,6 @@ def hypervolume(run: Run) -> Drawing | None:
     axes.set_ylim(0, 1.08 * max(*reached, handmade, 0.1))
     axes.legend(loc="lower right")
     style.stamp(axes, run.stamp)
-    return Drawing(figure, "hypervolume against the number of measurements")
+    rows = {"all measurements so far": reached, "handmade strategies alone": [handmade] * len(reached)}
+    data = hepdata.series("number of measurements", list(counts), "relative hypervolume", rows)
+    return Drawing(figure, "hypervolume against the number of measurements", data=data)

@@ -4,10 +4,14 @@ import math
 
 from bitsearch.core.measurement import Latency, Measurement, Metric, Quantity
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+MOST, MOST_SIGMAS = 1000, 10
+
 
 def number(value: float, digits: int = 4) -> str:
-    """Write `value` with `digits` significant digits and a true minus sign."""
-    return _minus(f"{value:.{digits}g}")
+    """Write `value` with `digits` significant digits, a true minus sign and powers of ten."""
+    mantissa, power, exponent = f"{value:.{digits}g}".partition("e")
+    return _minus(mantissa) + (f" {TIMES} {_ten(exponent)}" if power else "")
 
 
 def short(quantity: Quantity) -> str:
@@ -27,10 +31,7 @@ def in_prose(label: str) -> str:
 def magnitude(value: float) -> str:
     """Write a positive number to one digit, a small one with a power of ten."""
     mantissa, _, exponent = f"{value:.0e}".partition("e")
-    if not 0 < value < 1e-3:
-        return number(value, 1)
-    superscripts = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return f"{mantissa} \N{MULTIPLICATION SIGN} 10{str(int(exponent)).translate(superscripts)}"
+    return f"{mantissa} {TIMES} {_ten(exponent)}" if 0 < value < 1e-3 else number(value, 1)
 
 
 def plus_minus(value: float, std: float | None, unit: str = "") -> str:
@@ -85,14 +86,15 @@ def batch(latency: Latency) -> str:
 
 
 def sigmas(value: float) -> str:
-    """Write a significance."""
+    """Write a significance; beyond what distributions of trainings are known to, only that it is."""
+    if abs(value) > MOST_SIGMAS:
+        return f"{_minus('-') if value < 0 else ''}more than {MOST_SIGMAS} \N{GREEK SMALL LETTER SIGMA}"
     return f"{number(value, 2)} \N{GREEK SMALL LETTER SIGMA}"
 
 
 def smaller(size_bytes: int, than_bytes: int) -> str:
     """Write how many times smaller a file is; empty where a size is unknown."""
-    times = "\N{MULTIPLICATION SIGN}"
-    return f"{than_bytes / size_bytes:.1f} {times} smaller" if size_bytes and than_bytes else ""
+    return f"{than_bytes / size_bytes:.1f} {TIMES} smaller" if size_bytes and than_bytes else ""
 
 
 def axis(metric: Metric) -> str:
@@ -105,9 +107,20 @@ def better(metric: Metric) -> str:
     return "lower is better" if metric.direction == "minimize" else "higher is better"
 
 
+def estimate(value: int) -> str:
+    """Write how many of something it would take; beyond `MOST` nobody would."""
+    return f"more than {MOST}" if value > MOST else f"about {count(value)}"
+
+
 def count(value: int) -> str:
     """Write an integer with its thousands apart."""
     return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def _ten(exponent: str) -> str:
+    """Write a power of ten."""
+    superscripts = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"10{str(int(exponent)).translate(superscripts)}"
 
 
 def _three(value: float) -> str:

@@ -111,6 +111,7 @@
   const contents = () => {
     const links = new Map(all("nav li a").map((link) => [link.hash.slice(1), link]));
     const heads = [...links.keys()].map((id) => document.getElementById(id)).filter(Boolean);
+    if (heads.length === 0) return;
     const mark = () => {
       const passed = heads.filter((head) => head.getBoundingClientRect().top < 120);
       const current = (passed.at(-1) || heads[0]).id;
@@ -124,6 +125,33 @@
     if (matchMedia("(max-width: 75rem)").matches) document.querySelector("nav details").open = false;
   };
 
+  // While a run goes on: load again when it has written, with what was open and what was in view where it was.
+  const top = (item) => item.getBoundingClientRect().top;
+  const follow = (stamp) => {
+    history.scrollRestoration = "manual";
+    const kept = JSON.parse(sessionStorage.getItem("kept") || "null");
+    sessionStorage.removeItem("kept");
+    addEventListener("load", () => { // after the browser has gone where the address leads
+      if (!kept) return;
+      kept.open.map((id) => document.getElementById(id)).filter(Boolean).forEach((item) => { item.open = true; });
+      const seen = document.getElementById(kept.seen);
+      scrollBy({ top: seen ? top(seen) - kept.top : kept.y, behavior: "instant" });
+    });
+    addEventListener("pagehide", () => {
+      const open = all("details[open][id]").map((item) => item.id);
+      const seen = all("h2[id], details[open][id]").findLast((item) => top(item) < innerHeight / 2);
+      sessionStorage.setItem("kept", JSON.stringify({ open, seen: seen?.id, top: seen && top(seen), y: scrollY }));
+    });
+    setInterval(async () => {
+      const answer = await fetch("stamp").catch(() => null);
+      document.getElementById("gone").hidden = Boolean(answer);
+      const found = answer ? await answer.text() : stamp;
+      const busy = all("input").some((field) => field.value) || !getSelection().isCollapsed;
+      if (found !== stamp && !busy) location.reload();
+    }, 2000);
+    return Boolean(kept);
+  };
+
   all("table").forEach((table) => { sortable(table); tools(table); });
   all("pre").forEach((block) => {
     const button = make("button", { type: "button", textContent: "copy", className: "copy" });
@@ -134,5 +162,6 @@
   contents();
   addEventListener("hashchange", arrive);
   addEventListener("beforeprint", () => all("details").forEach((item) => { item.open = true; }));
-  arrive();
+  const { stamp } = document.documentElement.dataset;
+  if (!stamp || !follow(stamp)) arrive();
 })();

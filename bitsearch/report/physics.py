@@ -2,8 +2,8 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from bitsearch.core.measurement import Curve, Evaluation, Histogram, Map, Profile
 from bitsearch.core.names import safe_name
-from bitsearch.report import numbers, style
-from bitsearch.report.style import Draw, Drawing
+from bitsearch.report import hepdata, numbers, style
+from bitsearch.report.style import Draw, Drawing, Key
 from bitsearch.report.view import Run
 
 COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
@@ -28,6 +29,8 @@ FEW = 5
 """A ratio is drawn where the reference has at least this many entries: below, it says nothing."""
 STEEP = 0.5
 """Where one bin holds more than this share, only a logarithmic axis shows the others."""
+LARGE = 1e4
+"""MeV up to which an axis stays in them."""
 LABEL = 34
 """Characters of an axis label that fit beside the upper panel."""
 Plot = TypeVar("Plot", Histogram, Profile, Curve, Map)
@@ -50,10 +53,10 @@ def figures(run: Run) -> Iterator[tuple[str, Draw]]:
     """
     shown = run.shown()
     drawings = [
-        *_each(shown, telling(shown), histogram, "histogram"),
-        *_each(shown, lambda evaluation: evaluation.profiles, profile, "profile"),
-        *_each(shown, lambda evaluation: evaluation.curves, curve, "curve"),
-        *_each(shown, lambda evaluation: evaluation.maps, density, "map"),
+        *_each(shown, _in_units(telling(shown)), histogram, hepdata.histogram, "histogram"),
+        *_each(shown, lambda evaluation: evaluation.profiles, profile, hepdata.profile, "profile"),
+        *_each(shown, lambda evaluation: evaluation.curves, curve, hepdata.curve, "curve"),
+        *_each(shown, lambda evaluation: evaluation.maps, density, hepdata.density, "map"),
     ]
     yield from ((name, partial(_stamped, draw, run.stamp)) for name, draw in drawings)
 
@@ -103,6 +106,7 @@ def _each(
     shown: Sequence[tuple[str, Evaluation]],
     plots: Callable[[Evaluation], Sequence[Plot]],
     draw: Callable[[Sequence[Drawn[Plot]]], Figure],
+    tabulate: Callable[[Mapping[str, Plot]], str],
     kind: str,
 ) -> Iterator[tuple[str, Callable[[], Drawing]]]:
     """Bring the same plot of all evaluations together, to be drawn once."""
@@ -111,13 +115,42 @@ def _each(
         for plot in plots(evaluation):
             curves.setdefault(plot.name, []).append(Drawn(label, colour, width, plot))
     for name, members in curves.items():
-        yield f"{kind}-{safe_name(name)}", partial(_drawn, draw, members, f"{kind} {name}")
+        yield f"{kind}-{safe_name(name)}", partial(_drawn, draw, tabulate, members, f"{kind} {name}")
 
 
 def _drawn(
-    draw: Callable[[Sequence[Drawn[Plot]]], Figure], members: Sequence[Drawn[Plot]], what: str
+    draw: Callable[[Sequence[Drawn[Plot]]], Figure],
+    tabulate: Callable[[Mapping[str, Plot]], str],
+    members: Sequence[Drawn[Plot]],
+    what: str,
 ) -> Drawing:
-    return Drawing(draw(members), what)
+    data = tabulate({item.label: item.plot for item in members})
+    keys = tuple(Key(item.label, item.colour, _separation(item.plot)) for item in members)
+    figure = draw(members)
+    drawing = Drawing(figure, what, data=data)
+    if not what.startswith("map "):  # whose panels have titles instead
+        # A little below the legend, for numbers at the top of the axis.
+        drawing.keys, drawing.above = keys, 1 - figure.subplotpars.top - 0.02
+    return drawing
+
+
+def _separation(plot: object) -> str:
+    return f"S = {numbers.short(plot.separation)}" if isinstance(plot, Histogram) else ""
+
+
+def _in_units(
+    chosen: Callable[[Evaluation], Sequence[Histogram]],
+) -> Callable[[Evaluation], Sequence[Histogram]]:
+    return lambda evaluation: [scaled(item) for item in chosen(evaluation)]
+
+
+def scaled(plot: Histogram) -> Histogram:
+    """Give a histogram of MeV that goes beyond ten thousand in GeV, beyond ten million in TeV."""
+    label, found, _ = plot.label.rpartition("[MeV]")
+    if not found or plot.edges[-1] <= LARGE:
+        return plot
+    unit, factor = ("TeV", 1e6) if plot.edges[-1] > 1e3 * LARGE else ("GeV", 1e3)
+    return replace(plot, label=f"{label}[{unit}]", edges=tuple(edge / factor for edge in plot.edges))
 
 
 def histogram(curves: Sequence[Drawn[Histogram]]) -> Figure:
@@ -214,6 +247,8 @@ def density(maps: Sequence[Drawn[Map]]) -> Figure:
         axes.pcolormesh(*edges, visible, cmap=ListedColormap([style.BLUE]), alpha=opacity)
         axes.set_title(item.label)
         axes.set_xlabel(item.plot.x_label)
+    # The last number of a panel would meet the first of the next.
+    panels[0].xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
     panels[0].set_ylabel(maps[0].plot.y_label)
     return figure
 

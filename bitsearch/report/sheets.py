@@ -1,7 +1,8 @@
-"""The report's records with every digit, as CSV."""
+"""The report's records with every digit: tables as CSV, histograms in the UHI's JSON."""
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,14 +12,15 @@ from bitsearch.report import numbers
 from bitsearch.report.view import Run
 
 
-def sheets(run: Run) -> dict[str, str]:
-    """Give the text of every CSV file by its name."""
+def texts(run: Run) -> dict[str, str]:
+    """Give the text of every file by its name."""
     return {
         "results.csv": _csv([_flat(run, item) for item in run.results]),
         "front.csv": _csv([_flat(run, item) for item in run.front]),
         "baselines.csv": _csv([_flat(run, item) for item in run.baselines]),
         "layers.csv": _csv(list(_layers(run))),
         "histograms.csv": _csv(list(_bins(run))),
+        "histograms.json": json.dumps(dict(_histograms(run)), indent=1),
         "published.csv": _csv([asdict(item) for item in run.manifest.published.results]),
     }
 
@@ -82,3 +84,30 @@ def _bins(run: Run) -> Iterator[dict[str, Any]]:
                     "reference": reference,
                     "generated": generated,
                 }
+
+
+def _histograms(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give every histogram in the UHI's serialisation, which boost-histogram and hist read.
+
+    Source: https://uhi.readthedocs.io/en/latest/serialization.html.
+    """
+    for kind, evaluation in run.shown():
+        for plot in evaluation.histograms:
+            for sample, values in (("reference", plot.reference), ("generated", plot.generated)):
+                axis = {
+                    "type": "variable",
+                    "edges": plot.edges,
+                    "underflow": False,
+                    "overflow": False,
+                    "circular": False,
+                    "metadata": {"label": plot.label},
+                }
+                yield (
+                    f"{kind}/{plot.name}/{sample}",
+                    {
+                        "uhi_schema": 1,
+                        "metadata": {"digest": evaluation.digest, "configuration": kind, "sample": sample},
+                        "axes": [axis],
+                        "storage": {"type": "double", "values": values},
+                    },
+                )

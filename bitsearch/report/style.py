@@ -1,4 +1,4 @@
-"""How figures look, and how one is published: PNG and PDF beside the page, SVG inside it."""
+"""How figures look, and how one is published: PNG, PDF and data beside the page, SVG inside it."""
 
 import io
 import re
@@ -15,8 +15,11 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
+
+from bitsearch.core.atomic import write_atomically
 
 INK: Final = "#1b1d21"
 PAPER: Final = "#fffffe"
@@ -100,13 +103,35 @@ class Point:
     tab: bool = True
 
 
+@dataclass(frozen=True)
+class Key:
+    """One line of a legend: what it is called, its colour, and what is said of it in this figure alone."""
+
+    label: str
+    colour: str
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The page's name of the colour."""
+        return NAMES[self.colour]
+
+
 @dataclass
 class Drawing:
-    """A figure, what it shows in one line, and its artists that answer to the pointer, by their gid."""
+    """A figure, what it shows in one line, and its artists that answer to the pointer, by their gid.
+
+    `data` is a table for HEPData. A legend that the page has once for many figures stands in `keys`: inside the page
+    the shares `above` and `below` of the height, where the figure's own legend is, are cut off; files keep them.
+    """
 
     figure: Figure
     description: str
     points: dict[str, Point] = field(default_factory=dict)
+    data: str = ""
+    keys: tuple[Key, ...] = ()
+    above: float = 0.0
+    below: float = 0.0
 
 
 Draw = Callable[[], Drawing | None]
@@ -116,12 +141,13 @@ Draw = Callable[[], Drawing | None]
 class Picture:
     """A figure inside the page: `svg` takes its colours from the page; a paragraph where it could not be drawn.
 
-    `files` says whether PDF and PNG lie beside the page.
+    `files` says whether PDF, PNG and YAML lie beside the page.
     """
 
     name: str
     description: str
     svg: Markup
+    keys: tuple[Key, ...] = ()
     files: bool = True
 
 
@@ -142,12 +168,12 @@ def draw(make: Draw) -> Drawing | str | None:
 
 @rc_context(STYLE)
 def publish(drawing: Drawing | str, name: str, folder: Path) -> Picture:
-    """Write `name`.png and `name`.pdf into `folder` and give the SVG to embed, or the reason why there is none."""
+    """Write `name`.png, .pdf and .yaml into `folder`; give the SVG to embed, or the reason why there is none."""
     if not isinstance(drawing, str):
         try:
             _write(drawing, name, folder)
         except (ArithmeticError, IndexError, ValueError) as error:
-            for suffix in ("png", "pdf"):
+            for suffix in ("png", "pdf", "yaml"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
             drawing = _reason(error)
     return replace(inline(drawing, name), files=not isinstance(drawing, str))
@@ -159,13 +185,17 @@ def inline(drawing: Drawing | str, name: str) -> Picture:
     if isinstance(drawing, str):
         return Picture(name, "", Markup('<p class="warning">{}</p>').format(drawing), files=False)
     drawing.figure.patch.set_visible(False)
+    if drawing.above or drawing.below:
+        for legend in drawing.figure.findobj(Legend):
+            legend.set_visible(False)
     buffer = io.StringIO()
     svg: Any = FigureCanvasSVG(drawing.figure)
     try:
         svg.print_svg(buffer, metadata={"Date": None})
     except (ArithmeticError, IndexError, ValueError) as error:
         return inline(_reason(error), name)
-    return Picture(name, drawing.description, _embeddable(buffer.getvalue(), name, drawing), files=False)
+    svg_text = _embeddable(buffer.getvalue(), name, drawing)
+    return Picture(name, drawing.description, svg_text, drawing.keys, files=False)
 
 
 def _reason(error: Exception) -> str:
@@ -180,6 +210,7 @@ def _write(drawing: Drawing, name: str, folder: Path) -> None:
     # Not `savefig`, which draws everything a second time for a layout that now stands.
     pdf: Any = FigureCanvasPdf(figure)
     pdf.print_pdf(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    write_atomically(folder / f"{name}.yaml", drawing.data)
 
 
 def _show_bad_formulas_as_text(figure: Figure) -> None:
@@ -211,10 +242,11 @@ def _embeddable(svg: str, name: str, drawing: Drawing) -> Markup:
         svg = svg.replace(colour, f"var(--{variable})")
     svg = re.sub(r"'?(?:STIXGeneral|DejaVu Serif)'?", TYPEFACE, svg)
     width, height = 72 * drawing.figure.get_size_inches()  # points
+    top, height = drawing.above * height, (1 - drawing.above - drawing.below) * height
     # An image has no inside for a screen reader: a figure with links is a group instead.
     role = "group" if drawing.points else "img"
     head = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {width / 12:g}rem" role="{role}" '
+        f'<svg viewBox="0 {top:g} {width:g} {height:g}" style="max-width: {width / 12:g}rem" role="{role}" '
         f'aria-label="{escape(drawing.description)}">'
     )
     return Markup(re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.DOTALL))

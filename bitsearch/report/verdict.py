@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bitsearch.core import pareto
-from bitsearch.core.difference import Difference, difference
+from bitsearch.core.difference import Agreement, Difference, agreement, difference
 from bitsearch.core.front import without_loss
 from bitsearch.core.measurement import Measurement
 from bitsearch.report import decision, numbers
@@ -107,6 +107,29 @@ def comparison_table(run: Run) -> Table:
     )
     words = tuple(title in ("strategy", "best of the search") for title in titles)
     return Table(titles, words, tuple(_row(run, item) for item in compare(run)))
+
+
+def rank_agreement(run: Run) -> str:
+    """Say how well the search's trainings order what was trained finally; nothing where they are the same."""
+    if run.search_fidelity == run.fidelity:
+        return ""
+    short = {item.digest: item for item in run.candidates}
+    both = [(short[item.digest], item) for item in run.measured if item.digest in short]
+    searched = [pareto.loss(item, run.objective) for item, _ in both]
+    final = [pareto.loss(item, run.objective) for _, item in both]
+    found = agreement(searched, final)
+    if found is None:
+        return ""
+    held = agreement(searched, final, [item.reduction for _, item in both])
+    beside = f"; with the quantised fraction held fixed, {_interval(held)}" if held else ""
+    return (
+        f"The search's short trainings and the final ones order the {found.count} configurations that went through "
+        f"both with a rank correlation (Spearman, 95 % interval) of {_interval(found)}{beside}."
+    )
+
+
+def _interval(found: Agreement) -> str:
+    return f"{found.rho:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def _row(run: Run, item: Comparison) -> tuple[Cell, ...]:

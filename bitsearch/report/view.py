@@ -1,9 +1,10 @@
 """A run folder as the report sees it: who is compared with whom, at which fidelity, under which name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from bitsearch.core import pareto
 from bitsearch.core.front import Front, float_among
@@ -98,6 +99,18 @@ class Run:
         )
 
     @property
+    def title(self) -> str:
+        """Which data the run has seen, and that they are generated if they are."""
+        title = self.manifest.title or f"{self.manifest.model} on {self.manifest.dataset}"
+        generated = self.manifest.data is not None and self.manifest.data.generated
+        return f"{title} (generated data)" if generated and "generated" not in title.lower() else title
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The task's settings, by dotted names."""
+        return dict(_flat(self.manifest.settings))
+
+    @property
     def is_final(self) -> bool:
         """Whether the front went through final training, or nothing is ever trained."""
         return self.fidelity in ("full", "untrained")
@@ -154,6 +167,14 @@ class Run:
         return [
             (f"{kind} ({numbers.reach(item)})", evaluation) for kind, item, evaluation in found if evaluation
         ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def read(folder: RunFolder) -> Run:

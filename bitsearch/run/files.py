@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,11 +25,14 @@ from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration, Strategy
 from bitsearch.core.task import DataFile, DataIdentity
-from bitsearch.onnxfile import calibrate, graph, inputs, runtime
+from bitsearch.onnxfile import calibrate, graph, inputs, runtime, upgrade
 from bitsearch.onnxfile.candidates import Candidates, mean_bits
+from bitsearch.onnxfile.guard import Guard
 from bitsearch.onnxfile.judge import Judge
+from bitsearch.onnxfile.products import Backend
 from bitsearch.run.search import MOST_RUNGS, Study, check_sampler, describe, search
 from bitsearch.run.stages import add_time, require_same, stage
+from bitsearch.run.storage import answering
 from bitsearch.run.terminal import Terminal
 
 CHUNK = 2**20
@@ -49,6 +53,7 @@ class FileRequest:
     precisions: tuple[Precision, ...] = (Precision.FLOAT32, Precision.INT8, Precision.TERNARY)
     metric: str | None = None
     backend: str = "ternary"
+    batches: tuple[int, ...] = ()
     keep: tuple[str, ...] = ()
     max_bits: float | None = None
     timeout: float | None = None
@@ -69,13 +74,26 @@ def run(request: FileRequest, terminal: Terminal) -> Path:
     with graph.refusals(request.file):
         model = graph.read(request.file)
         judge = Judge(model, request.data, request.labels)
+        kept = _kept_before(request)
+        if kept is None:
+            guard = Guard(Backend(request.backend), request.batches)
+            guard.limit(upgrade.prepare(model), lambda _: Precision.TERNARY)
+            kept = guard.kept
         round_weights = calibrate.rounder(model, lambda _: Precision.TERNARY, request.data, judge.seen)
-        candidates = Candidates(model, round_weights, request.backend)
+        candidates = Candidates(model, round_weights, request.backend, kept)
     prepared = _Search(request, candidates, judge, RunFolder(request.out), terminal)
     describe(prepared.space, prepared.gains, prepared.least, request.keep)
     require_metric(judge, request.metric)
     with prepared.folder.locked():
         return prepared.execute(began)
+
+
+def _kept_before(request: FileRequest) -> dict[str, str] | None:
+    """Say which layers a search that has begun keeps in float32: other times must not change what is searched."""
+    if not request.batches:
+        return {}
+    folder = RunFolder(request.out)
+    return dict(folder.manifest().settings.get("slower", {})) if folder.begun else None
 
 
 def _check(request: FileRequest) -> None:
@@ -151,7 +169,10 @@ class _Search:
     def execute(self, began: float) -> Path:
         self._begin()
         add_time(self.folder, "data", time.monotonic() - began)
-        study = self._study()
+        with answering(self._storage), closing(self._study()) as study:
+            return self._go_through(study)
+
+    def _go_through(self, study: Study) -> Path:
         results = {item.digest: item for item in self.folder.results()}
         study.recover(results)
         strategies = {item.configuration.digest: item for item in self.space.strategies}
@@ -220,6 +241,7 @@ class _Search:
             "precisions": " ".join(self.space.precisions),
             "metric": self.objective.name,
             "backend": request.backend,
+            "batches": " ".join(map(str, request.batches)),
         }
         known = self.folder.manifest() if self.folder.begun else None
         if known:
@@ -255,6 +277,7 @@ class _Search:
                     "backend": request.backend,
                     "precisions": [*self.space.precisions],
                     "declined": dict(layers.declined),
+                    "slower": dict(self.candidates.kept),
                 },
                 layers=tuple(
                     GroupedLayer(**asdict(layer), group=layer.name) for layer in layers.inventory.layers
@@ -271,12 +294,16 @@ class _Search:
             )
         )
 
+    @property
+    def _storage(self) -> str:
+        return self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}"
+
     def _study(self) -> Study:
         identity = digest(dict(self.folder.manifest().identity))
         return Study.open(
             self.space,
             self.objective,
-            self.request.storage or f"sqlite:///{self.folder.path / 'study.db'}",
+            self._storage,
             f"{self.request.file.stem}-{identity}",
             self.request.seed,
             self.request.sampler,

@@ -16,6 +16,7 @@ from bitsearch.core.task import Recipe, Recipes
 from bitsearch.network import catalogue
 from bitsearch.network.own import Events, Loss, Make, OwnTask, Score, entry
 from bitsearch.run import pipeline
+from bitsearch.run.request import RunRequest
 from bitsearch.run.result import SearchResult
 from bitsearch.run.terminal import Terminal
 
@@ -98,7 +99,7 @@ def search(
         recipes=recipes or _recipes(events.events, epochs, batch_size, learning_rate, network),
         outputs=tuple(outputs),
     )
-    request = pipeline.RunRequest(
+    request = RunRequest(
         model=task.model,
         dataset=None,
         data=(),

@@ -5,7 +5,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -38,6 +38,9 @@ MARGIN = 0.1
 ATTEMPTS = 16
 RESOLUTION = 1000
 """Steps of the knapsack: what is known of effects is coarser."""
+SCORED = 0.5
+"""Share of the variance of effects that goes in proportion to their scores."""
+MOST_SPREAD = 4.0
 SWAPS = 8
 """How many of the best groups to add and to remove are tried in pairs."""
 
@@ -138,7 +141,10 @@ class Problem:
         for name in sorted(self.groups.keys() - self.kept, key=lambda name: (density(name), name)):
             if reached >= target * (1 - 1e-9):
                 break
-            levels[name] = int(np.argmax(self.gains[name]))
+            # Of several that gain as much the last: the precision of the handmade strategies.
+            levels[name] = max(
+                range(len(self.gains[name])), key=lambda level: (self.gains[name][level], level)
+            )
             reached += max(self.gains[name])
         return list(levels.values())
 
@@ -286,10 +292,13 @@ class MaskSampler(ProposingSampler):
         self, study: optuna.Study, trial: FrozenTrial, model: MaskModel, drawn: tuple[Array, Array]
     ) -> tuple[Array, Array]:
         """Give gains and modelled losses of all that has been tried or is under way."""
-        masks, options = self._encoded(
-            other
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and other.params.keys() >= self.problem.space.keys()
+        masks, options = _encoded(
+            self.problem,
+            [
+                other.params
+                for other in study.get_trials(deepcopy=False)
+                if other.number != trial.number and other.params.keys() >= self.problem.space.keys()
+            ],
         )
         known = options < model.count
         masks, options = masks[known], options[known]
@@ -319,37 +328,15 @@ class MaskSampler(ProposingSampler):
         losses = np.array([sign * trial.values[0] if trial.values else math.nan for trial in trials])
         if np.isfinite(losses).sum() < FEWEST:
             return None
-        masks, options = self._encoded(trials)
-        model = MaskModel(masks, options, _robust(losses), self._trends(), self._scales)
+        model = fit(self.problem, [trial.params for trial in trials], losses, self._scales)
         self._scales, self._fitted = model.scales, (numbers, model)
         return model
-
-    def _encoded(self, trials: Iterable[FrozenTrial]) -> tuple[Array, NDArray[np.int64]]:
-        """Give masks `(n, effects)` and the numbers of the options' combinations `(n,)`."""
-        parameters = [trial.params for trial in trials]
-        combinations = [tuple(item.values()) for item in self.problem.combinations]
-        options = [
-            combinations.index(tuple(item[name] for name in self.problem.options)) for item in parameters
-        ]
-        return np.array([self._moves.mask(self.problem.levels(item)) for item in parameters]), np.array(
-            options
-        )
 
     def _is_known(self, trial: FrozenTrial) -> bool:
         done = trial.state == TrialState.COMPLETE or (
             trial.state == TrialState.FAIL and "failure" in trial.user_attrs
         )
         return done and trial.params.keys() >= self.problem.space.keys()
-
-    def _trends(self) -> Array:
-        """Give what effects may follow, of every group and level: gain, number and score."""
-        scores = self.problem.scores or {}
-        rows = [
-            (gain, 1.0, scores.get(name, 0.0))
-            for name, gains in self.problem.gains.items()
-            for gain in gains[1:]
-        ]
-        return np.array(rows)
 
     def _exchange(
         self, mask: Array, effects: Array, option: int, target: float, model: MaskModel
@@ -413,6 +400,28 @@ class _Moves:
     def costs(self, effects: Array) -> list[list[float]]:
         """Give the cost of every level of every group."""
         return [[0.0, *own.tolist()] for own in np.split(effects, self.first[1:-1])]
+
+
+def fit(
+    problem: Problem, parameters: Sequence[Mapping[str, Any]], losses: Array, start: Scales | None = None
+) -> MaskModel:
+    """Fit `MaskModel` to losses `(n,)`, less being better; those that are not finite count as bad ones."""
+    masks, options = _encoded(problem, parameters)
+    scores = problem.scores or {}
+    rows = [(gain, 1.0, scores.get(name, 0.0)) for name, gains in problem.gains.items() for gain in gains[1:]]
+    trends = np.array(rows)
+    mean = max(float(trends[:, 2].mean()), 1e-300)
+    # What is expected to suffer little can hardly differ by much from that.
+    spread = 1 - SCORED + SCORED * (trends[:, 2] / mean if trends[:, 2].any() else 1.0)
+    return MaskModel(masks, options, _robust(losses), trends, start, np.minimum(spread, MOST_SPREAD))
+
+
+def _encoded(problem: Problem, parameters: Sequence[Mapping[str, Any]]) -> tuple[Array, NDArray[np.int64]]:
+    """Give masks `(n, effects)` and the numbers of the options' combinations `(n,)`."""
+    moves = _Moves(problem)
+    combinations = [tuple(item.values()) for item in problem.combinations]
+    options = [combinations.index(tuple(item[name] for name in problem.options)) for item in parameters]
+    return np.array([moves.mask(problem.levels(item)) for item in parameters]), np.array(options)
 
 
 def _robust(losses: Array) -> Array:

@@ -16,10 +16,12 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from bitsearch.core import pareto
 from bitsearch.core.budget import Budget
 from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.measurement import Direction, Measurement, Metric
@@ -28,19 +30,21 @@ from bitsearch.core.space import SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.run.leases import OPEN, Lease, Leases, Standing
 from bitsearch.run.samplers import (
+    FEWEST,
     GOLDEN,
     LadderSampler,
     MaskSampler,
     Problem,
     ProposingSampler,
     StratifiedSampler,
+    fit,
 )
 from bitsearch.run.storage import close_study, open_study
 
 FRACTION = "executed_fraction"
 BITS = "mean_bits"
 """What a study optimises beside its metric; bits a weight where there are more than two precisions."""
-MOST_RUNGS = 20
+MOST_RUNGS = 8
 STEPS = 20_000
 """Changes that are tried until a configuration is new; then the search is at its end."""
 
@@ -277,6 +281,23 @@ class Study:
                 else:
                     self._requeue(trial, died=False)
 
+    def smoothed(self, measurements: Iterable[Measurement]) -> dict[str, Measurement]:
+        """Give by digest what the model expects of the objective: the noise of single trainings cancels in it.
+
+        What failed is left out; too few to model stay as they are measured.
+        """
+        name, sign = self.objective.name, 1 if self.objective.direction == "minimize" else -1
+        usable = [item for item in measurements if pareto.usable(item, self.objective)]
+        if len(usable) < FEWEST:
+            return {item.digest: item for item in usable}
+        losses = np.array([pareto.loss(item, self.objective) for item in usable])
+        parameters = [self.parameters(item.configuration) for item in usable]
+        expected = fit(self.problem, parameters, losses).expected()
+        return {
+            item.digest: replace(item, metrics={name: replace(item.metrics[name], value=sign * loss)})
+            for item, loss in zip(usable, expected.tolist(), strict=True)
+        }
+
     def measurement(self, trial: FrozenTrial) -> Measurement:
         """Give what `tell` was told."""
         configuration = self.configuration(trial.params)
@@ -438,6 +459,10 @@ def search(
                 finish_some()
             merge(study.standing())
         except BaseException:
+            with suppress(Exception):
+                for future in pending:
+                    if future.done() and not future.cancelled() and future.exception() is None:
+                        keep(future.result())
             with suppress(Exception):
                 study.let_go(results)
             raise

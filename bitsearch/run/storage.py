@@ -2,8 +2,10 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
+from json import JSONDecodeError
 from urllib.parse import urlsplit
 
 import optuna
@@ -22,7 +24,40 @@ EXTRAS = {"mariadb": "mysql"}
 ATTEMPTS = 5
 """Runs that begin together may all try to make the tables; all but one find that they exist already."""
 SECONDS_TO_CONNECT = 10
+SECONDS_LOCKED = 60
+"""How long a write to SQLite waits for other processes that write."""
 EXPECTED = "expected sqlite:///FILE.db, postgresql://USER@HOST/NAME, mysql://USER@HOST/NAME, journal:FILE or grpc://HOST:PORT"
+
+ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError, JSONDecodeError)
+"""What a storage raises that fails after it was opened."""
+
+
+@contextmanager
+def answering(storage: str) -> Iterator[None]:
+    """Say in one line that a storage fails in the middle of what is done here.
+
+    Raises:
+        ConfigurationError: it is locked, read-only, full, damaged or gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Errors of grpc, an extra that most have not installed, are told by their name.
+        if not isinstance(error, ERRORS) and type(error).__module__.partition(".")[0] != "grpc":
+            raise
+        reason = _reason(error)
+        raise ConfigurationError(
+            masked(
+                f"the storage {storage} has failed ({reason}); what is measured stands in results.jsonl: mend the "
+                "storage, or remove one that is damaged, and the same command continues"
+            )
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Give the first line of what the database says; Optuna wraps it in an advice to read on."""
+    found = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
+    return str(found).partition("\n")[0]
 
 
 def open_study(storage: str | None, name: str, directions: Sequence[Direction]) -> optuna.Study:
@@ -48,7 +83,7 @@ def open_study(storage: str | None, name: str, directions: Sequence[Direction]) 
             if late and attempt < ATTEMPTS:
                 time.sleep(0.2 * attempt)
                 continue
-            reason = str(error).partition("\n")[0]
+            reason = _reason(error)
             raise ConfigurationError(
                 masked(f"the storage {storage} cannot be opened ({reason}); {EXPECTED}")
             ) from error
@@ -79,7 +114,9 @@ def open_storage(storage: str | None) -> BaseStorage:
     if driver and "+" not in url.drivername:
         _require(driver, EXTRAS.get(backend, backend))
         url = url.set(drivername=f"{backend}+{driver}")
-    options = {"connect_args": {"timeout": 60}} if backend == "sqlite" else {"pool_pre_ping": True}
+    options = (
+        {"connect_args": {"timeout": SECONDS_LOCKED}} if backend == "sqlite" else {"pool_pre_ping": True}
+    )
     return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
 
 

@@ -2,22 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
-from zipfile import ZipFile
-
-import h5py
 
 from bitsearch.core.errors import DataError
 from bitsearch.core.task import DataFile, DataIdentity
-from bitsearch.models import reading
 from bitsearch.models.jets import quark_gluon, wz
 from bitsearch.models.jets.files import Label, Table, digest
 from bitsearch.models.jets.quark_gluon import QuarkGluonJets
 from bitsearch.models.jets.wz import WZJets
 
 T = TypeVar("T", bound=Table)
-FORMATS: dict[str, ModuleType] = {module.NAME: module for module in (quark_gluon, wz)}
 ROLE = "train, validation and test (split at random)"
 
 
@@ -31,20 +25,6 @@ def load_quark_gluon(
 def load_wz(paths: Sequence[Path] = (), most: int | None = None) -> tuple[WZJets, DataIdentity]:
     """Read and join files, or the checkout's sample if there are none; raises DataError as `wz.read` does."""
     return _load(paths, most, wz.read_labelled, wz.SAMPLE)
-
-
-def identify(path: Path) -> ModuleType | None:
-    """Give the module that reads a file's jets; None for HDF5 of other things, and for what is no data file."""
-    named_npz = path.suffix == ".npz"
-    try:
-        with reading.opened(path, "npz or HDF5", "jets"):
-            if named_npz:
-                with ZipFile(path) as archive:
-                    return wz if "target.npy" in archive.namelist() else quark_gluon
-            with h5py.File(path, "r") as file:
-                return FORMATS.get(str(file.attrs.get("dataset", "")))
-    except DataError:
-        return quark_gluon if named_npz else None
 
 
 def _load(

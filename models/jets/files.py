@@ -7,10 +7,9 @@ the other; each column is either floats with `MANTISSA_BITS` of their mantissa (
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 from zipfile import is_zipfile
 
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitsearch.core.errors import DataError
-from bitsearch.models import reading
+from bitsearch.models import reading, writing
 
 Arrays = Mapping[str, NDArray[Any]]
 Shape = tuple[str | int, ...]
@@ -189,45 +188,24 @@ def refuse(path: Path, name: str, values: NDArray[Any], bad: NDArray[np.bool_], 
 
 def write_compact(path: Path, columns: Mapping[str, NDArray[Any] | Fixed], label: Label) -> None:
     """Write compact HDF5 with the label in its attributes; raises DataError if that cannot be done."""
-
-    def fill(partial: Path) -> None:
-        with h5py.File(partial, "w") as file:
-            packages, settings = json.dumps(label.packages), json.dumps(label.settings)
-            file.attrs.update(asdict(label) | {"packages": packages, "settings": settings, "layout": LAYOUT})
-            for name, column in columns.items():
-                values = _multiples(path, name, column) if isinstance(column, Fixed) else column
-                item = file.create_dataset(
-                    name, data=values, compression="gzip", compression_opts=9, shuffle=True
-                )
-                if isinstance(column, Fixed):
-                    item.attrs["step"] = column.step
-
-    replace(path, fill)
+    with writing.hdf5(path) as file:
+        packages, settings = json.dumps(label.packages), json.dumps(label.settings)
+        file.attrs.update(asdict(label) | {"packages": packages, "settings": settings, "layout": LAYOUT})
+        for name, column in columns.items():
+            values = _multiples(path, name, column) if isinstance(column, Fixed) else column
+            item = file.create_dataset(
+                name, data=values, compression="gzip", compression_opts=9, shuffle=True
+            )
+            if isinstance(column, Fixed):
+                item.attrs["step"] = column.step
 
 
 def write_public(path: Path, columns: Arrays, label: Label) -> None:
     """Write an `.npz` file whose entry `meta` holds the label as JSON; raises DataError if that cannot be done."""
     meta = np.array(json.dumps(asdict(label)))
     everything: dict[str, Any] = {**columns, "meta": meta}
-    replace(path, lambda partial: np.savez_compressed(partial, **everything))
-
-
-def replace(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a file beside `path`, then rename it: no reader meets half a file.
-
-    Raises:
-        DataError: If it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            partial = Path(folder) / path.name
-            fill(partial)
-            partial.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error}); expected a writable folder with space"
-        ) from error
+    with writing.replacing(path) as partial:
+        np.savez_compressed(partial, **everything)
 
 
 def digest(path: Path) -> str:

@@ -149,7 +149,8 @@ class MonotoneSpline(nn.Module):
         spline = SPLINES[self.kind]
         theta = theta.reshape(-1, x.shape[1], spline.parameters(self.bins))
         inside = x.detach().abs() <= self.bound
-        if inside.all():  # as nearly always: choosing would take a tenth of a training step
+        # As nearly always: choosing would take a tenth of a training step. What is traced holds for any values.
+        if not torch.compiler.is_compiling() and inside.all():
             moved, log_slope = spline.transform(x, theta, self.bins, self.bound, inverse)
             return moved, log_slope.sum(1)
         bounded = x.clamp(-self.bound, self.bound)

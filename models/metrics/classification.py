@@ -1,11 +1,15 @@
 """How well scores tell quark from gluon jets: the metrics of BitHEP Table 1 and the curves of its figures."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import auc as area_under
+from sklearn.metrics import roc_curve
 
 from bitsearch.core import measurement
 from bitsearch.core.measurement import Curve, Evaluation, Histogram, Quantity
@@ -19,22 +23,19 @@ EFFICIENCIES = np.linspace(0.01, 1.0, 100)
 
 
 def roc(scores: Floats, quark: Bools) -> tuple[Floats, Floats]:
-    """Give gluon and quark efficiencies of all cuts, from (0, 0) to (1, 1); equal scores are one cut."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    quarks = np.cumsum(quark[order])[last]
-    gluons = last + 1 - quarks
-    start = np.zeros(1)
-    return (
-        np.append(start, gluons / max(1, gluons[-1])),
-        np.append(start, quarks / max(1, quarks[-1])),
-    )
+    """Give gluon and quark efficiencies of all cuts, from (0, 0) to (1, 1); equal scores are one cut.
+
+    The efficiency of a class without jets is 0.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        gluons, quarks, _ = roc_curve(quark, scores, drop_intermediate=False)
+    return np.nan_to_num(gluons), np.nan_to_num(quarks)
 
 
 def auc(scores: Floats, quark: Bools) -> float:
     """Give the area under the ROC curve."""
-    gluon_efficiency, quark_efficiency = roc(scores, quark)
-    return float(np.trapezoid(quark_efficiency, gluon_efficiency))
+    return float(area_under(*roc(scores, quark)))
 
 
 def gluon_efficiency(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bitsearch.models.pdat.edge_convolution import Pointwise, over_real
+from bitsearch.models.leaves import PairByPair
+from bitsearch.models.pdat.edge_convolution import Pointwise
 from bitsearch.models.pdat.pair_features import JET_QUANTITIES, PAIR_FEATURES, Pairs
 
 FORBIDDEN = -1e9
@@ -44,18 +45,17 @@ class ParticleAttention(_Attention):
         super().__init__(width, dropout)
         self.heads = heads
         self.fcx = nn.Linear(width, width)
+        self.pairs = PairByPair()
         self.bias_net = Pointwise((PAIR_FEATURES, *pair_widths, heads), bias=True, dropout=pair_dropout)
 
-    def bias(self, features: Tensor, pairs: Pairs, real: Tensor | None) -> Tensor:
+    def bias(self, features: Tensor, pairs: Pairs, filled: Tensor, real: Tensor | None) -> Tensor:
         """Turn the features of pairs `(batch, pairs, 6)` into scores `(batch, heads, particles, particles)`.
 
         Scores of empty slots, as the second particle, forbid to attend to them.
         """
         first, second, entries = (x.to(features.device) for x in (pairs.first, pairs.second, pairs.entries))
         both = None if real is None else real.index_select(1, first) & real.index_select(1, second)
-        values = over_real(self.bias_net, features, both).index_select(1, entries)
-        slots = math.isqrt(len(entries))
-        bias = values.transpose(1, 2).reshape(-1, self.heads, slots, slots)
+        bias: Tensor = self.pairs(self.bias_net, features, entries, filled, both).permute(0, 3, 1, 2)
         return bias if real is None else bias.masked_fill(~real[:, None, None], FORBIDDEN)
 
     def forward(self, h: Tensor, bias: Tensor) -> Tensor:

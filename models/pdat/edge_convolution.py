@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitsearch.models.leaves import RowByRow
+
 FAR = 1e9
 FeatureNeighbours = Literal["knn", "pointwise_as_coded"]
 
@@ -55,10 +57,11 @@ class FeatureConvolution(nn.Module):
         super().__init__()
         self.pointwise = Pointwise(sizes)
         self.neighbours, self.form = neighbours, form
+        self.rows = RowByRow()
 
-    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, filled: Tensor, real: Tensor | None) -> Tensor:
         """Map `(batch, particles, inputs)` to `(batch, particles, outputs)`."""
-        y = over_real(self.pointwise, x, real)
+        y: Tensor = self.rows(self.pointwise, x, filled, real)
         if self.form == "pointwise_as_coded":
             return y
         near = nearest(x.detach(), real, self.neighbours)
@@ -79,18 +82,3 @@ def nearest(x: Tensor, real: Tensor | None, neighbours: int) -> Tensor:
     if real is not None:
         near = near & real[:, None]
     return near.to(x.dtype)
-
-
-def over_real(pointwise: nn.Module, x: Tensor, real: Tensor | None) -> Tensor:
-    """Apply `pointwise` to every entry, in training only to real ones, so that padding costs nothing.
-
-    The BatchNorms inside then see real entries alone. What is not real may be anything in the result.
-    """
-    if real is None or not pointwise.training:
-        dense: Tensor = pointwise(x)
-        return dense
-    rows = real.flatten().nonzero()[:, 0]
-    y = pointwise(x.reshape(len(real.flatten()), *x.shape[real.ndim :]).index_select(0, rows))
-    empty = y.new_zeros(real.numel(), *y.shape[1:])
-    filled: Tensor = empty.index_copy(0, rows, y).reshape(*real.shape, *y.shape[1:])
-    return filled

@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bitsearch.models.leaves import RowByRow
 from bitsearch.models.pdat.dual_attention import ChannelAttention, ChannelLayout, ParticleAttention
 from bitsearch.models.pdat.edge_convolution import (
     FeatureConvolution,
     FeatureNeighbours,
     SpaceConvolution,
-    over_real,
 )
 from bitsearch.models.pdat.pair_features import NEIGHBOUR_FEATURES, Convention, Inputs, Pairs
 
@@ -34,7 +34,7 @@ class Architecture:
     loss: cross entropy of `logits`, or of the softmax's output (`double_softmax`), as in the published code.
     legacy_dead: hold the layers that the published network holds and never calls.
     unordered_pairs: compute the bias of each pair once (False: of (a, b) and of (b, a), which is the same).
-    shared_bias: compute the attentions' biases once (False: at each use, which draws other dropouts).
+    shared_bias: compute the attentions' biases once (False: in training at each use, which draws other dropouts).
     """
 
     particles: int
@@ -68,6 +68,7 @@ class PDAT(nn.Module):
         super().__init__()
         self.architecture = a = architecture
         self.pairs = Pairs.of(a.particles, a.unordered_pairs)
+        self.rows = RowByRow()
         self.edge1 = SpaceConvolution((NEIGHBOUR_FEATURES, *[a.edge_width] * 3))
         self.edge2 = FeatureConvolution((a.edge_width, *[a.width] * 3), a.feature_neighbours, a.edgeconv2)
         self.particle = ParticleAttention(a.width, a.heads, a.pair_widths, a.dropout, a.pair_dropout)
@@ -91,12 +92,15 @@ class PDAT(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Map what `Preparation` gives to the logits of gluon and quark, `(batch, 2)`."""
         real = inputs.real if self.architecture.mask else None
-        x = self.edge2(over_real(self.edge1, inputs.neighbours, real), real)
+        filled = inputs.filled
+        x = self.edge2(self.rows(self.edge1, inputs.neighbours, filled, real), filled, real)
         features = [x]
         pair_bias = jet_bias = None
+        # Without dropout both uses compute the same.
+        shared = self.architecture.shared_bias or not self.training
         for _ in range(2):
-            if pair_bias is None or jet_bias is None or not self.architecture.shared_bias:
-                pair_bias = self.particle.bias(inputs.pairs, self.pairs, real)
+            if pair_bias is None or jet_bias is None or not shared:
+                pair_bias = self.particle.bias(inputs.pairs, self.pairs, filled, real)
                 jet_bias = self.channel.bias(inputs.jet)
             features.append(self.particle(features[-1], pair_bias))
             features.append(self.channel(features[-1], jet_bias, real))

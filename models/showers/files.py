@@ -5,14 +5,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bitsearch.core.errors import DataError
-from bitsearch.models import reading
+from bitsearch.models import reading, writing
 from bitsearch.models.showers import geometry as geo
 from bitsearch.models.showers.geometry import Geometry
 
@@ -178,18 +177,9 @@ def write(
         DataError: If the chunks do not hold `events` events of this geometry, or the path cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            partial = Path(folder) / path.name
-            with h5py.File(partial, "w") as file:
-                file.attrs.update(asdict(label) if label else {})
-                _fill(file, path, chunks, geometry, events, dtype)
-            partial.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error}); expected a writable folder with space"
-        ) from error
+    with writing.hdf5(path) as file:
+        file.attrs.update(asdict(label) if label else {})
+        _fill(file, path, chunks, geometry, events, dtype)
 
 
 def _fill(

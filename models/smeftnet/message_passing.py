@@ -1,55 +1,19 @@
-"""Message passing between the particles of a jet, in dense padded form (SMEFTNet, Chatterjee et al., 2024).
-
-Everything is real arithmetic on tensors padded to a fixed number of particles, so that it exports; in training the
-real edges are gathered first, so that batch normalisation sees no others.
-"""
+"""One layer of message passing, which also turns the particles (SMEFTNet, Chatterjee et al., 2024)."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-SMALLEST_WEIGHT = 1e-12
-ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky-relu": nn.LeakyReLU}
-
-
-@dataclass(frozen=True)
-class Style:
-    """What stands between the linear layers of a block."""
-
-    normalization: bool
-    activation: str
-
-
-class Perceptron(nn.Module):
-    """Linear layers of the given sizes with normalisation and activation between them, on rows `(rows, size)`."""
-
-    def __init__(self, sizes: Sequence[int], style: Style) -> None:
-        super().__init__()
-        self.linears = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
-        hidden = sizes[1:-1] if style.normalization else ()
-        self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in hidden)
-        self.activation = ACTIVATIONS[style.activation]()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(rows, first size)` to `(rows, last size)`."""
-        last = len(self.linears) - 1
-        for index, linear in enumerate(self.linears):
-            x = linear(x)
-            if index < last:
-                x = self.activation(self.norms[index](x) if self.norms else x)
-        return x
+from bitsearch.models.leaves import MessagePassing, Perceptron, Style
 
 
 class Convolution(nn.Module):
     """One layer of message passing over the graph of particles that are closer than `radius`.
 
-    The message of j to i is computed from (h_i, h_j, h_j - h_i, cos, sin of the difference of their azimuths). Its
-    average over the neighbours of i, itself included, gives the new features of i and the angle, in full turns, by
-    which the position of i is rotated.
+    The mean of the messages to i gives its new features and the angle, in full turns, by which its position is
+    rotated.
     """
 
     def __init__(
@@ -57,58 +21,12 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         self.mlp = Perceptron([3 * features + 2, *sizes[:-1], sizes[-1] + 1], style)
-        self.radius = radius
-        self.weighted = weighted
+        self.messages = MessagePassing(radius, weighted)
 
     def forward(self, pt: Tensor, features: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Update `features` `(batch, particles, size)` and `position` `(batch, particles, 2)`."""
-        edges, weights = self.graph(pt, position)
-        nodes = torch.cat([features, unit(position)], -1)
-        pool = self._pool_listed if self.training else self._pool_dense
-        pooled = pool(nodes, edges, weights)
+        pooled = self.messages(pt, features, position, self.mlp)
         return pooled[..., :-1], rotate(position, 2 * math.pi * pooled[..., -1:])
-
-    @torch.no_grad()
-    def graph(self, pt: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the adjacency and the share that i takes of the message of j, both `(batch, i, j)`.
-
-        `pt` is 0 where there is no particle. With `weighted`, the shares follow the transverse momenta of the
-        senders, so that soft and collinear particles change nothing; without, they are equal.
-        """
-        real = pt != 0
-        distance = (position[:, :, None] - position[:, None]).square().sum(-1)
-        edges = real[:, :, None] & real[:, None] & (distance <= self.radius**2)
-        weights = edges * pt[:, None] if self.weighted else edges.to(pt.dtype)
-        return edges, weights / weights.sum(-1, keepdim=True).clamp_min(SMALLEST_WEIGHT)
-
-    def _pool_dense(self, nodes: Tensor, edges: Tensor, weights: Tensor) -> Tensor:
-        """Compute the messages of all pairs and average those of the edges."""
-        particles = nodes.shape[1]
-        receiver = nodes[:, :, None].expand(-1, -1, particles, -1)
-        sender = nodes[:, None].expand(-1, particles, -1, -1)
-        rows = edge_input(receiver, sender).flatten(0, 2)
-        messages: Tensor = self.mlp(rows).unflatten(0, (-1, particles, particles))
-        return (weights[..., None] * messages).sum(2)
-
-    def _pool_listed(self, nodes: Tensor, edges: Tensor, weights: Tensor) -> Tensor:
-        """Compute the messages of the edges alone."""
-        jet, i, j = edges.nonzero(as_tuple=True)
-        particles = nodes.shape[1]
-        receiver, sender = jet * particles + i, jet * particles + j
-        rows = nodes.flatten(0, 1)
-        messages: Tensor = self.mlp(edge_input(rows.index_select(0, receiver), rows.index_select(0, sender)))
-        pooled = messages.new_zeros(len(rows), messages.shape[1])
-        pooled = pooled.index_add(0, receiver, weights[jet, i, j, None] * messages)
-        return pooled.reshape(-1, particles, pooled.shape[1])
-
-
-def edge_input(receiver: Tensor, sender: Tensor) -> Tensor:
-    """Turn nodes `(..., features + 2)`, directions last, at both ends of edges into rows `(..., 3 features + 2)`."""
-    h_i, u_i = receiver[..., :-2], receiver[..., -2:]
-    h_j, u_j = sender[..., :-2], sender[..., -2:]
-    cos = (u_i * u_j).sum(-1, keepdim=True)
-    sin = u_i[..., 1:] * u_j[..., :1] - u_i[..., :1] * u_j[..., 1:]
-    return torch.cat([h_i, h_j, h_j - h_i, cos, sin], -1)
 
 
 def length(vector: Tensor) -> Tensor:
@@ -116,12 +34,6 @@ def length(vector: Tensor) -> Tensor:
     squared = vector.square().sum(-1, keepdim=True)
     zero = squared == 0
     return torch.where(zero, 0.0, torch.where(zero, 1.0, squared).sqrt())
-
-
-def unit(vector: Tensor) -> Tensor:
-    """Give v/|v| of `(..., 2)`; zero, which has no direction, stays zero."""
-    squared = vector.square().sum(-1, keepdim=True)
-    return vector / torch.where(squared == 0, 1.0, squared).sqrt()
 
 
 def rotate(vector: Tensor, angle: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bitsearch.models.smeftnet.message_passing import SMALLEST_WEIGHT, Convolution, Perceptron, Style, length
+from bitsearch.models.leaves.messages import SMALLEST_WEIGHT, Perceptron, Style
+from bitsearch.models.smeftnet.message_passing import Convolution, length
 
 # Edge layers of the published class, and those that the published launch script asks for.
 CLASS_DEFAULT = ((10, 10), (10, 10))

@@ -331,8 +331,8 @@ def monotone_spline_function(opset: int = 20) -> onnx.FunctionProto:
         raise OperatorError(f"opset: found {opset}, expected at least {OPSET_MIN}")
     newton = "".join(_NEWTON.format(i=step, n=step + 1) for step in range(NEWTON_STEPS))
     body = _BODY.format(
-        is_cubic=_is("is_cubic", "kind", "cubic"),
-        is_event=_is("is_event", "out_of_bounds", "event"),
+        is_cubic=is_word("is_cubic", "kind", "cubic"),
+        is_event=is_word("is_event", "out_of_bounds", "event"),
         x_k=_at("x_k", "left"),
         y_k=_at("y_k", "lower"),
         w=_at("w", "widths"),
@@ -353,7 +353,7 @@ def monotone_spline_function(opset: int = 20) -> onnx.FunctionProto:
     return function
 
 
-def _is(name: str, text: str, word: str) -> str:
+def is_word(name: str, text: str, word: str) -> str:
     """Write whether a text is a word: how often a dictionary of that word finds it."""
     settings = "min_gram_length = 1, max_gram_length = 1, max_skip_count = 0, ngram_counts = [0], ngram_indexes = [0]"
     return (

@@ -1,8 +1,10 @@
 // What the shared library exports.
 #include <new>
 
+#include "message_passing/op.h"
 #include "monotone_spline/op.h"
 #include "onnxruntime/ort.h"
+#include "ternary_chain/op.h"
 #include "ternary_matmul/kernel.h"
 #include "ternary_matmul/op.h"
 
@@ -29,6 +31,9 @@ OrtCustomOpDomain* Domain() {
     Check(api->CreateCustomOpDomain("com.bithep", &made));
     Check(api->CustomOpDomain_Add(made, &bitsearch::TernaryMatMulOp()));
     Check(api->CustomOpDomain_Add(made, &bitsearch::MonotoneSplineOp()));
+    for (const OrtCustomOp* op : bitsearch::TernaryChainOps())
+      Check(api->CustomOpDomain_Add(made, op));
+    Check(api->CustomOpDomain_Add(made, &bitsearch::MessagePassingOp()));
     return made;
   }();
   return domain;

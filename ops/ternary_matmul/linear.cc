@@ -46,13 +46,14 @@ Range Part(int64_t index, int64_t size, int64_t total) {
 
 }  // namespace
 
-void CheckCodes(const uint8_t* w, int64_t n, int64_t k) {
+void CheckCodes(const uint8_t* w, int64_t n, int64_t k,
+                const std::string& name) {
   const int64_t row_bytes = DivideUp(k, 4);
   for (int64_t i = 0; i < n * row_bytes; ++i) {
     const int bad = w[i] & (w[i] >> 1) & 0x55;
     if (!bad) continue;
     const int field = bad & 1 ? 0 : bad & 4 ? 1 : bad & 16 ? 2 : 3;
-    throw std::invalid_argument("W: found the code 3 at output " +
+    throw std::invalid_argument(name + ": found the code 3 at output " +
                                 std::to_string(i / row_bytes) + ", input " +
                                 std::to_string(i % row_bytes * 4 + field) +
                                 ", expected 0, 1 or 2");

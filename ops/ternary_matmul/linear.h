@@ -6,8 +6,9 @@
 
 namespace bitsearch {
 
-// Throws std::invalid_argument at a code 3.
-void CheckCodes(const uint8_t* w, int64_t n, int64_t k);
+// Throws std::invalid_argument at a code 3 of the input `name`.
+void CheckCodes(const uint8_t* w, int64_t n, int64_t k,
+                const std::string& name);
 
 class Weights {
  public:

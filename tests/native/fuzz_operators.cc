@@ -11,9 +11,11 @@
 #include <vector>
 
 #include "fuzz.h"
+#include "message_passing/op.h"
 #include "monotone_spline/op.h"
 #include "monotone_spline/spline.h"
 #include "onnxruntime/ort.h"
+#include "ternary_chain/op.h"
 #include "ternary_matmul/op.h"
 
 using Shape = std::vector<int64_t>;
@@ -355,6 +357,44 @@ Case TernaryCase(Random& random) {
   return given;
 }
 
+Case ChainCase(Random& random) {
+  const auto& all = bitsearch::TernaryChainOps();
+  const int64_t length = Pick(random, 2, static_cast<int64_t>(all.size()) + 1);
+  Case given{all[length - 2], {}, {}, 1};
+  auto& attributes = given.info.attributes;
+  constexpr const char* kFunctions[] = {"relu", "leaky-relu", "silu", "gelu",
+                                        "tanh"};
+  const int64_t function = Pick(random, 0, 40) ? Pick(random, 0, 3) : 4;
+  attributes["activation"] = std::string(kFunctions[function]);
+  given.valid = function < 4;
+  if (Pick(random, 0, 1)) attributes["alpha"] = 0.5f;
+  if (Pick(random, 0, 1)) attributes["act_qmax"] = 127.0f;
+  for (const char* name : {"alpha", "act_qmax", "K0", "K1"})
+    Spoil(random, name, &given);
+  Shape x = Batch(random);
+  if (!Pick(random, 0, 20)) x = {Pick(random, 60, 300)};
+  int64_t k = Pick(random, 1, 40);
+  x.push_back(Near(random, k, &given.valid));
+  given.Add(Floats(random, x), false, random, "X");
+  for (int64_t i = 0; i < length; ++i) {
+    attributes.insert({"K" + std::to_string(i), k});  // unless it is spoiled
+    const int64_t n = Pick(random, 1, 40);
+    bool has_three = false;
+    given.Add(
+        Codes(random, {n, Near(random, (k + 3) / 4, &given.valid)}, &has_three),
+        Pick(random, 0, 3), random, "W");
+    given.valid &= !has_three;
+    Shape scale;
+    if (Pick(random, 0, 1)) scale = {Near(random, n, &given.valid)};
+    given.Add(Floats(random, scale), Pick(random, 0, 3), random, "scale");
+    given.Add(Floats(random, {Near(random, n, &given.valid)}),
+              Pick(random, 0, 3), random, "bias");
+    k = i + 2 < length ? Near(random, n, &given.valid) : n;
+  }
+  if (!Pick(random, 0, 50)) given.DeclareHuge(random);
+  return given;
+}
+
 Case SplineCase(Random& random) {
   Case given{&bitsearch::MonotoneSplineOp(), {}, {}, 2};
   const bool cubic = Pick(random, 0, 1);
@@ -390,6 +430,38 @@ Case SplineCase(Random& random) {
   return given;
 }
 
+Case MessageCase(Random& random) {
+  Case given{&bitsearch::MessagePassingOp(), {}, {}, 1};
+  auto& attributes = given.info.attributes;
+  attributes["squared_radius"] = 1.0f;
+  attributes["weighted"] = Pick(random, 0, 1);
+  attributes["slope"] = 0.01f;
+  for (const char* name : {"act_qmax1", "act_qmax2"})
+    attributes[name] = Pick(random, 0, 1) ? 127.0f : 0.0f;
+  for (const char* name :
+       {"squared_radius", "weighted", "slope", "act_qmax1", "act_qmax2"})
+    Spoil(random, name, &given);
+  const int64_t jets = Pick(random, 0, 4), particles = Pick(random, 0, 40);
+  const int64_t features = Pick(random, 0, 6);
+  int64_t inputs = 3 * features + 2;
+  given.Add(Floats(random, {jets, particles}), false, random, "pt");
+  given.Add(
+      Floats(random, {jets, Near(random, particles, &given.valid), features}),
+      false, random, "features");
+  given.Add(Floats(random, {jets, particles, Near(random, 2, &given.valid)}),
+            false, random, "position");
+  for (const char* name : {"W1", "W2"}) {
+    const int64_t outputs = Pick(random, 1, 12);
+    given.Add(Floats(random, {outputs, Near(random, inputs, &given.valid)}),
+              Pick(random, 0, 1), random, name);
+    for (const char* role : {"scale", "bias"})
+      given.Add(Floats(random, {Near(random, outputs, &given.valid)}),
+                Pick(random, 0, 1), random, role);
+    inputs = outputs;
+  }
+  return given;
+}
+
 // The message of a refusal, or nothing.
 std::string Try(const Case& given) {
   void* kernel = nullptr;
@@ -420,7 +492,9 @@ int Fuzz(uint64_t seed, double seconds) {
   int cases = 0;
   for (; std::chrono::steady_clock::now() < end; ++cases) {
     Random random(seed + cases);
-    const Case given = cases % 2 ? TernaryCase(random) : SplineCase(random);
+    constexpr Case (*kCases[])(Random&) = {TernaryCase, SplineCase, ChainCase,
+                                           MessageCase};
+    const Case given = kCases[cases % std::size(kCases)](random);
     const std::string refusal = Try(given);
     const bool worded = refusal.find(": found ") != std::string::npos;
     if (given.valid == refusal.empty() && (given.valid || worded)) continue;

@@ -1,0 +1,1 @@
+"""Ternary layers one after the other as one operator: README.md is its specification."""
