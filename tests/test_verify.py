@@ -49,7 +49,7 @@ def test_passes_a_right_chain(tmp_path: Path, activation: Any) -> None:
 def test_fails_a_chain_with_another_activation(tmp_path: Path) -> None:
     model = Chain.random(37, 24, 30, 19, activation="relu").model()
     for node in model.functions[-1].node:
-        if node.output[0] == "is_below0":
+        if node.output[0] == "below_r0":
             node.op_type = "Greater"
     failed = [check for check in checked(model, tmp_path) if not check.passed]
     assert {check.compared.partition(" ")[0] for check in failed if check.subject == "chain"} == {"function"}
