@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 
 from bitsearch import ops
 from bitsearch.network import catalogue, export
-from bitsearch.onnxfile.backends import Backend, rewrite
+from bitsearch.onnxfile.backends import rewrite
 from bitsearch.onnxfile.inputs import draw
 from bitsearch.onnxfile.portable import portable
+from bitsearch.onnxfile.products import Backend
 from bitsearch.onnxfile.runtime import environment, open_session
 
 NETWORKS = {

@@ -26,7 +26,7 @@ from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
 from bitsearch.onnxfile import bench, runtime
 from bitsearch.onnxfile.bench import Contender
-from bitsearch.onnxfile.inputs import Feed
+from bitsearch.onnxfile.inputs import Feed, Known
 
 SOLVERS = (
     "kutta-20",
@@ -94,7 +94,7 @@ def table(spec: Spec, configuration: Configuration, solvers: list[str], moved_on
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def known(spec: Spec) -> "bench.inputs.Known":
+def known(spec: Spec) -> Known:
     """Draw what the task draws."""
 
     def draw(_metadata: Mapping[str, str], batch: int, seed: int) -> Feed:

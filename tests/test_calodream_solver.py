@@ -75,11 +75,7 @@ def test_methods_have_their_order_and_cost(method: str, order: int, cost: int) -
         plan = stages(solver)
         assert len(plan.times) == solver.evaluations == cost * steps
         one = torch.ones(1, 1, dtype=torch.float64)
-        plan = Stages(
-            *(getattr(plan, name).double() for name in ("times", "arguments")),
-            plan.slots,
-            plan.updates.double(),
-        )
+        plan = Stages(plan.times.double(), plan.arguments.double(), plan.slots, plan.updates.double())
         found = integrate(lambda x, t: x * (1 + t), one, plan, plan.times, Fold())
         return abs(float(found) - math.exp(1.5))
 

@@ -91,7 +91,7 @@ def matrices(a: tuple[int, ...], b: tuple[int, ...], **rest: Any) -> Case:
 
 
 def total(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: int = 1) -> Case:
-    inputs = {"data": normal(*shape), "axes": np.array(axes, np.int64)}
+    inputs: dict[str, NDArray[Any]] = {"data": normal(*shape), "axes": np.array(axes, np.int64)}
 
     def expect(data: Float, axes: NDArray[np.int64]) -> Float:
         return reference.reduce_sum(data, tuple(map(int, axes)), bool(keepdims))
@@ -103,7 +103,12 @@ def rows(op: str, x: Float) -> Case:
     if op == "Softmax":
         return Case(op, {"input": x}, reference.softmax)
     inputs = {"X": x, "Scale": normal(x.shape[-1]), "B": normal(x.shape[-1])}
-    return Case(op, inputs, lambda *given: reference.layer_normalization(*given, 1e-3), {"epsilon": 1e-3})
+    return Case(
+        op,
+        inputs,
+        lambda x, scale, bias: reference.layer_normalization(x, scale, bias, 1e-3),
+        {"epsilon": 1e-3},
+    )
 
 
 def elementary(name: str, x: Float, approximate: str = "none") -> Case:
@@ -218,7 +223,7 @@ def truth(name: str, approximate: str, x: NDArray[np.float64]) -> NDArray[np.flo
         "Tanh": np.tanh,
     }
     if approximate == "tanh":
-        return x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+        return np.asarray(x * special.expit(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     found: NDArray[np.float64] = functions[name](x)
     return found
 

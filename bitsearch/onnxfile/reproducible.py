@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ class Writer:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     def emit(
-        self, kind: str, inputs: list[str], output: str = "", domain: str = "", **attributes: object
+        self, kind: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any
     ) -> str:
         """Add a node; give its output."""
         output = output or f"ordered_{next(self.unique)}"

@@ -1,4 +1,4 @@
-// The arithmetic of the reproducible operators, Eqs. (28) to (31), and their
+// The arithmetic of the reproducible operators, Eqs. (37) to (40), and their
 // loops over elements.
 #include <algorithm>
 
@@ -11,7 +11,7 @@ namespace {
 constexpr int kVectors = 2;  // of a panel
 constexpr int kColumns = kVectors * kLanes;
 constexpr int64_t kDepth = 256;  // k of a panel that stays in L1
-constexpr int64_t kParts = 16;   // of Eq. (29)
+constexpr int64_t kParts = 16;   // of Eq. (38)
 
 SPLINE_INLINE Float Load(const float* x) {
   Float y;
@@ -31,7 +31,7 @@ SPLINE_INLINE void StoreSome(Float value, float* y, int64_t live) {
   __builtin_memcpy(y, &value, live * sizeof *y);
 }
 
-// One block of k of Eq. (28). Sums so far stand in y unless the block is the
+// One block of k of Eq. (37). Sums so far stand in y unless the block is the
 // first; `bias` belongs to the last.
 struct Block {
   const float* x;
@@ -132,7 +132,7 @@ SPLINE_TARGET void RowsOf(int64_t rows, const Block& block, int64_t panels,
     RowsOf<kRows - 1>(rows, block, panels, columns);
 }
 
-// Eq. (28). A panel's block of k stays in L1 while all rows go by it.
+// Eq. (37). A panel's block of k stays in L1 while all rows go by it.
 void MultiplyRows(const float* x, int64_t rows, int64_t k, const float* packed,
                   Range panels, int64_t n, const float* bias, float* y) {
   const int64_t end = std::min(panels.end * kColumns, n);
@@ -161,7 +161,7 @@ void MultiplyRows(const float* x, int64_t rows, int64_t k, const float* packed,
   } while (from < k);
 }
 
-// The partial sums of Eq. (29).
+// The partial sums of Eq. (38).
 struct Partial {
   Float sums[kParts / kLanes];
 };
@@ -234,7 +234,7 @@ SPLINE_TARGET void Sum(const float* x, int64_t outer, int64_t size,
   }
 }
 
-// The largest element for Eq. (30), whatever the order; a NaN is passed over
+// The largest element for Eq. (39), whatever the order; a NaN is passed over
 // here and makes NaN of its row's sum.
 SPLINE_TARGET float Largest(const float* x, int64_t size) {
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
@@ -266,7 +266,7 @@ SPLINE_TARGET void Softmax(const float* x, int64_t rows, int64_t size,
   }
 }
 
-// Eq. (31).
+// Eq. (40).
 SPLINE_TARGET void Normalize(const float* x, int64_t rows, int64_t size,
                              const float* scale, const float* bias,
                              float epsilon, float* y) {

@@ -33,18 +33,18 @@ struct ReproducibleKernel {
   const char* name;  // of the Kernel whose processors run it
   bool (*usable)();
   int64_t columns;  // of a panel of packed weights
-  // Eq. (28): the columns of `panels` of y [rows][n] from x [rows][k]. `packed`
+  // Eq. (37): the columns of `panels` of y [rows][n] from x [rows][k]. `packed`
   // is what Pack made of [k][n]; bias may be null.
   void (*multiply)(const float* x, int64_t rows, int64_t k, const float* packed,
                    Range panels, int64_t n, const float* bias, float* y);
-  // y [outer][inner] from x [outer][size][inner], Eq. (29).
+  // y [outer][inner] from x [outer][size][inner], Eq. (38).
   void (*sum)(const float* x, int64_t outer, int64_t size, int64_t inner,
               float* y);
   void (*softmax)(const float* x, int64_t rows, int64_t size, float* y);
   void (*normalize)(const float* x, int64_t rows, int64_t size,
                     const float* scale, const float* bias, float epsilon,
                     float* y);
-  // Eqs. (32) to (44).
+  // Eqs. (41) to (53).
   void (*apply)(Elementary function, const float* x, int64_t count, float* y);
 };
 

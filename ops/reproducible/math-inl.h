@@ -1,4 +1,4 @@
-// Elementary functions, Eqs. (32) to (43), in the compiler's vector extension.
+// Elementary functions, Eqs. (41) to (52), in the compiler's vector extension.
 // Included once by each kernel_<isa>.cc, which defines Fma(Float, Float, Float)
 // behind MonotoneSpline's math-inl.h.
 namespace bitsearch {
@@ -30,7 +30,7 @@ SPLINE_INLINE Float Horner(const float (&coefficients)[kCount], Float x) {
   return p;
 }
 
-// Eq. (32).
+// Eq. (41).
 SPLINE_INLINE Float ExpAny(Float x) {
   constexpr float kPolynomial[] = {1.3951719738543034e-3f,
                                    8.369598537683487e-3f, 4.16661873459816e-2f,
@@ -47,13 +47,13 @@ SPLINE_INLINE Float ExpAny(Float x) {
   return (p * TwoTo(half)) * TwoTo(power - half);
 }
 
-// Eq. (33).
+// Eq. (42).
 SPLINE_INLINE Float SigmoidAny(Float x) {
   const Float e = ExpAny(x < 0.0f ? x : -x);
   return (x < 0.0f ? e : Splat(1)) / (e + 1.0f);
 }
 
-// Eq. (34).
+// Eq. (43).
 SPLINE_INLINE Float Tanh(Float x) {
   constexpr float kPolynomial[] = {-0.005704986862838268f, 0.02063908614218235f,
                                    -0.05373971536755562f, 0.13331441581249237f,
@@ -63,7 +63,7 @@ SPLINE_INLINE Float Tanh(Float x) {
   return a < 0.625f ? small : WithSign((1.0f - e) / (e + 1.0f), x);
 }
 
-// Eq. (35).
+// Eq. (44).
 SPLINE_INLINE Float Erf(Float x) {
   constexpr float kPolynomial[] = {
       8.2674618170131e-05f,  -0.0008118075202219188f, 0.005198829807341099f,
@@ -78,13 +78,13 @@ SPLINE_INLINE Float Erf(Float x) {
   return a < 0.9375f ? Fma(x, Horner(kPolynomial, z), x) : tail;
 }
 
-// Eq. (36).
+// Eq. (45).
 SPLINE_INLINE Float Gelu(Float x) {
   constexpr float kSqrtHalf = 0.70710678118654752f;
   return (x * 0.5f) * (Erf(x * kSqrtHalf) + 1.0f);
 }
 
-// Eq. (37).
+// Eq. (46).
 SPLINE_INLINE Float GeluTanh(Float x) {
   constexpr double kTwice = 1.5957691216057308;  // 2 sqrt(2 / pi)
   constexpr float kLinear = static_cast<float>(kTwice);
@@ -111,7 +111,7 @@ SPLINE_INLINE Double Series(const double (&coefficients)[kCount], Double x) {
   return p;
 }
 
-// Eq. (38). Exponents become floats as the low bits of a large one.
+// Eq. (47). Exponents become floats as the low bits of a large one.
 SPLINE_INLINE Double Log64(Double x) {
   constexpr double kSeries[] = {2.0 / 15, 2.0 / 13, 2.0 / 11, 2.0 / 9,
                                 2.0 / 7,  2.0 / 5,  2.0 / 3};
@@ -133,7 +133,7 @@ SPLINE_INLINE Double Log64(Double x) {
   return x != x ? x : y;
 }
 
-// Eq. (39).
+// Eq. (48).
 SPLINE_INLINE Double Exp64(Double x) {
   constexpr double kSeries[] = {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
                                 1.0 / 40320,    1.0 / 5040,    1.0 / 720,
@@ -149,7 +149,7 @@ SPLINE_INLINE Double Exp64(Double x) {
   return Series(kSeries, r) * reinterpret_cast<Double>((power + 1023) << 52);
 }
 
-// Eq. (40): the sine of x and some quarters of a turn.
+// Eq. (49): the sine of x and some quarters of a turn.
 template <int kQuarters>
 SPLINE_INLINE Double Turned(Double x) {
   constexpr double kSine[] = {1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
@@ -169,7 +169,7 @@ SPLINE_INLINE Double Turned(Double x) {
   return (quadrant & 2) == 2 ? -y : y;
 }
 
-// Eq. (41).
+// Eq. (50).
 SPLINE_INLINE Double Sinh64(Double x) {
   const Double a = Abs(x), z = a * a, e = Exp64(a);
   const Double small = a + (a * z) * (z * (1.0 / 120) + 1.0 / 6);
@@ -180,7 +180,7 @@ SPLINE_INLINE Double Cosh64(Double x) {
   return (e + 1.0 / e) * 0.5;
 }
 
-// Eq. (42).
+// Eq. (51).
 SPLINE_INLINE Double Asinh64(Double x) {
   const Double a = Abs(x), z = a * a;
   const Double small = a + (a * z) * (z * 0.075 - 1.0 / 6);
@@ -190,7 +190,7 @@ SPLINE_INLINE Double Asinh64(Double x) {
   return WithSign(a < 0.01 ? small : Log64(a + root), x);
 }
 
-// Eq. (43).
+// Eq. (52).
 SPLINE_INLINE Double Atan64(Double x) {
   constexpr double kPi = 3.141592653589793;
   constexpr double kSeries[] = {1.0 / 25, -1.0 / 23, 1.0 / 21, -1.0 / 19,

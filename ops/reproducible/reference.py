@@ -21,7 +21,7 @@ from bitsearch.ops.monotone_spline.reference import _ROUND as ROUND
 Float = NDArray[np.float32]
 Double = NDArray[np.float64]
 
-PARTS = 16  # partial sums of Eq. (29)
+PARTS = 16  # partial sums of Eq. (38)
 """Highest power first, fitted to what is left of each function behind the terms that its equation writes out."""
 TANH = (
     -0.005704986862838268,
@@ -58,7 +58,7 @@ COS_SERIES = [(-1) ** k / factorial(2 * k) for k in range(7, 0, -1)]
 ATAN_SERIES = [(-1) ** k / (2 * k + 1) for k in range(12, 0, -1)]
 
 
-def fma(a: Float, b: Float, c: Float) -> Float:
+def fma(a: Float | np.float32, b: Float | np.float32, c: Float | np.float32) -> Float:
     """Compute a b + c with one rounding, by a sum in double precision that is rounded to odd."""
     product, addend = np.multiply(a, b, dtype=_D), np.asarray(c, _D)
     total = np.asarray(product + addend)
@@ -72,7 +72,7 @@ def fma(a: Float, b: Float, c: Float) -> Float:
 
 
 def matmul(a: Float, b: Float, c: Float | None = None) -> Float:
-    """Multiply as `numpy.matmul` does, and add `c` to the last axis: Eq. (28)."""
+    """Multiply as `numpy.matmul` does, and add `c` to the last axis: Eq. (37)."""
     with np.errstate(all="ignore"):
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         y: Float = np.zeros((*batch, a.shape[-2], b.shape[-1]), _F)
@@ -82,7 +82,7 @@ def matmul(a: Float, b: Float, c: Float | None = None) -> Float:
 
 
 def tree_sum(x: Float, squares: bool = False) -> Float:
-    """Sum over the last axis, or its squares: Eq. (29)."""
+    """Sum over the last axis, or its squares: Eq. (38)."""
     parts: Float = np.zeros((*x.shape[:-1], PARTS), _F)
     for k in range(x.shape[-1]):
         j = k % PARTS
@@ -94,7 +94,7 @@ def tree_sum(x: Float, squares: bool = False) -> Float:
 
 
 def reduce_sum(x: Float, axes: tuple[int, ...], keepdims: bool = True) -> Float:
-    """Sum over neighbouring axes: Eq. (29) over their elements in memory's order.
+    """Sum over neighbouring axes: Eq. (38) over their elements in memory's order.
 
     Raises:
         OperatorError: the axes are no neighbours.
@@ -111,7 +111,7 @@ def reduce_sum(x: Float, axes: tuple[int, ...], keepdims: bool = True) -> Float:
 
 
 def softmax(x: Float) -> Float:
-    """Normalise exponentials over the last axis: Eq. (30)."""
+    """Normalise exponentials over the last axis: Eq. (39)."""
     with np.errstate(all="ignore"):
         largest = x[..., :1]
         for k in range(x.shape[-1]):
@@ -121,7 +121,7 @@ def softmax(x: Float) -> Float:
 
 
 def layer_normalization(x: Float, scale: Float, bias: Float, epsilon: float = 1e-5) -> Float:
-    """Normalise over the last axis: Eq. (31)."""
+    """Normalise over the last axis: Eq. (40)."""
     size = _F(x.shape[-1])
     with np.errstate(all="ignore"):
         centred = x - (tree_sum(x) / size)[..., None]
@@ -130,7 +130,7 @@ def layer_normalization(x: Float, scale: Float, bias: Float, epsilon: float = 1e
 
 
 def exp(x: Float) -> Float:
-    """Compute e^x: Eq. (32)."""
+    """Compute e^x: Eq. (41)."""
     x = np.where(x < _F(-104), _F(-104), x)
     x = np.where(x > _F(89), _F(89), x)
     shifted = np.asarray(x * LOG2_E + ROUND)
@@ -143,20 +143,20 @@ def exp(x: Float) -> Float:
 
 
 def sigmoid(x: Float) -> Float:
-    """Compute 1 / (1 + e^-x): Eq. (33)."""
+    """Compute 1 / (1 + e^-x): Eq. (42)."""
     e = exp(np.where(x < 0, x, -x))
     return np.asarray(np.where(x < 0, e, _F(1)) / (e + _F(1)))
 
 
 def tanh(x: Float) -> Float:
-    """Compute tanh x: Eq. (34)."""
+    """Compute tanh x: Eq. (43)."""
     a, z = np.abs(x), x * x
     e = exp(a * _F(-2))
     return np.where(a < _F(0.625), fma(x * z, _horner(TANH, z), x), np.copysign((_F(1) - e) / (e + _F(1)), x))
 
 
 def erf(x: Float) -> Float:
-    """Compute the error function: Eq. (35)."""
+    """Compute the error function: Eq. (44)."""
     a, z = np.abs(x), x * x
     b = np.where(a > _F(4), _F(4), a)
     tail = np.copysign(_F(1) - exp(-(b * _horner(ERF_TAIL, b))), x)
@@ -164,14 +164,15 @@ def erf(x: Float) -> Float:
 
 
 def gelu(x: Float) -> Float:
-    """Compute x Φ(x): Eq. (36)."""
+    """Compute x Φ(x): Eq. (45)."""
     return np.asarray((x * _F(0.5)) * (erf(x * _F(np.sqrt(0.5))) + _F(1)))
 
 
 def gelu_tanh(x: Float) -> Float:
-    """Compute the approximation of x Φ(x) by tanh: Eq. (37)."""
+    """Compute the approximation of x Φ(x) by tanh: Eq. (46)."""
     twice = 2 * np.sqrt(2 / np.pi)
-    return np.asarray(x * sigmoid(x * fma(x * x, _F(twice * 0.044715), _F(twice))))
+    bent = fma(np.asarray(x * x), _F(twice * 0.044715), _F(twice))
+    return np.asarray(x * sigmoid(np.asarray(x * bent)))
 
 
 def _horner(coefficients: tuple[float, ...], x: Float) -> Float:
@@ -186,7 +187,7 @@ def _two_to(power: NDArray[np.int32]) -> Float:
 
 
 def log64(x: Double) -> Double:
-    """Compute ln x in double precision: Eq. (38)."""
+    """Compute ln x in double precision: Eq. (47)."""
     bits = x.view(np.int64)
     exponent = (bits - np.int64(0x3FE6A09E667F3BCD)) >> 52
     mantissa = (bits - (exponent << 52)).view(_D)
@@ -199,7 +200,7 @@ def log64(x: Double) -> Double:
 
 
 def exp64(x: Double) -> Double:
-    """Compute e^x in double precision: Eq. (39)."""
+    """Compute e^x in double precision: Eq. (48)."""
     x = np.where(x < -700, -700.0, x)
     x = np.where(x > 700, 700.0, x)
     shifted = np.asarray(x * 1.4426950408889634 + _BIG)
@@ -210,7 +211,7 @@ def exp64(x: Double) -> Double:
 
 
 def _turned(x: Double, quarters: int) -> Double:
-    """Compute sin(x + quarters π / 2): Eq. (40)."""
+    """Compute sin(x + quarters π / 2): Eq. (49)."""
     shifted = np.asarray(x * (2 / pi) + _BIG)
     n = shifted - _BIG
     r = (x - n * 1.5707963267341256) - n * 6.077100506506192e-11
@@ -250,7 +251,7 @@ def _atan64(x: Double) -> Double:
     z = u * u
     y = u + (u * z) * _series(ATAN_SERIES, z)
     y = np.where(folded, y + pi / 4, y)
-    return np.copysign(np.where(a > 1, pi / 2 - y, y), x)
+    return np.asarray(np.copysign(np.where(a > 1, pi / 2 - y, y), x))
 
 
 def _series(coefficients: list[float], x: Double) -> Double:
