@@ -18,7 +18,7 @@ from bitsearch.core.measurement import Direction, Measurement, Metric, Quantity
 from bitsearch.core.precision import Precision
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration, Strategy
-from bitsearch.run.search import CLASSES, FRACTION, SAMPLERS, Study, search
+from bitsearch.run.search import CLASSES, FRACTION, INSTEAD_OF, SAMPLERS, Study, search
 
 NLL = Metric("nll", "NLL", "nats", "minimize", "made up")
 
@@ -469,6 +469,21 @@ def test_a_search_that_is_over_leaves_nothing_open(workers: int) -> None:
         assert states(study) == {TrialState.COMPLETE: len(world.recorded)}
     world.run(study, 12)
     assert len(set(world.measured)) == len(world.measured) == 12
+
+
+def test_proposals_that_came_too_late_are_withdrawn() -> None:
+    """Another run put a neighbour in the queue while this one measured the last that was wanted."""
+    world, study = World(), memory()
+    study.enqueue(BASELINES)
+
+    def record(measurement: Measurement) -> None:
+        world.recorded.append(measurement)
+        if len(world.recorded) == 5:
+            parameters = {**study.parameters(BASELINES[0]), "permutation": "exchange"}
+            study.optuna.enqueue_trial(parameters, {INSTEAD_OF: 0})
+
+    world.run(study, 5, record)
+    assert states(study) == {TrialState.COMPLETE: 5, TrialState.FAIL: 1}
 
 
 def sized(most: float, max_loss: float = math.inf, sampler: str = "mask") -> Study:

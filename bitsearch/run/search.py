@@ -75,6 +75,8 @@ CLASSES: Mapping[str, Any] = {
 
 PAUSE = 0.2
 """Seconds between two looks at a study while other runs hold what is left."""
+INSTEAD_OF = "instead_of"
+"""Attribute of a queued trial: the number of the one whose proposal was known already."""
 DEATHS = 5
 """How often a configuration may end the run that measures it; then it counts as failed."""
 
@@ -194,6 +196,12 @@ class Study:
             standing = self.standing()
             if configuration.digest not in {*standing.measured, *standing.open}:
                 self.optuna.enqueue_trial(self.parameters(configuration))
+
+    def withdraw(self) -> None:
+        """Close the queued trials that stand in for repeated proposals, once there is enough without them."""
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if INSTEAD_OF in trial.user_attrs:
+                self._close(trial)
 
     def standing(self) -> Standing:
         """Look at all trials; what other runs have left behind when they died is queued again."""
@@ -508,6 +516,7 @@ def _proposals(
         merge(standing)
         taken = {*results, *standing.running}
         if len(counted(results)) >= total or (exhausted and not standing.running):
+            study.withdraw()
             return
         if exhausted or len(counted(taken)) >= total:
             yield None
@@ -529,7 +538,7 @@ def _proposals(
             neighbour = _neighbour(study, trial.params, {*taken, *standing.open}, rng)
             exhausted = neighbour is None
             if neighbour:
-                study.optuna.enqueue_trial(neighbour)
+                study.optuna.enqueue_trial(neighbour, {INSTEAD_OF: trial.number})
 
 
 def _neighbour(
