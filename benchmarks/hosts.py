@@ -47,6 +47,7 @@ NETWORKS = {
 }
 BATCH, LARGE_BATCH = 4, 64
 SAME = "the same bits"
+INSTALL_SECONDS = 240  # a registry that does not answer is one that is not there
 Array = NDArray[np.float32]
 
 ONNXRUNTIME = """
@@ -163,9 +164,12 @@ class Host:
             words = ["npm", "install", "--ignore-scripts", "--prefix", str(place), *self.packages]
         else:
             words = [sys.executable, "-m", "pip", "install", "-q", "--target", str(place), *self.packages]
-        done = subprocess.run(words, capture_output=True, text=True)
-        if done.returncode:
-            raise NotInstalledError(f"{self.name}: {done.stderr[-500:].strip()}")
+        try:
+            subprocess.run(words, capture_output=True, text=True, check=True, timeout=INSTALL_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise NotInstalledError(f"{self.name}: not installed within {INSTALL_SECONDS} s") from error
+        except subprocess.CalledProcessError as error:
+            raise NotInstalledError(f"{self.name}: {error.stderr[-500:].strip()}") from error
         (place / ".installed").touch()
 
     def run(self, model: Path, feed: Path, folder: Path) -> tuple[Array, float]:
