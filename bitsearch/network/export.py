@@ -166,7 +166,7 @@ def lower(
         if item.domain == "":
             item.version = lowest_opset(proto)
     ops.add_functions(proto)
-    chains.chain(proto, chains.EXACT)
+    chains.chain(proto)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
     return proto

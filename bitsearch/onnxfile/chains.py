@@ -22,8 +22,6 @@ CHAIN = "bitsearch.chain"
 """Property of chains: names and properties of the nodes that it is made of, as JSON."""
 LAYER = "TernaryMatMul"
 ACT_QMAX, ALPHA = 127.0, 0.01
-EXACT = frozenset(("relu", "leaky-relu"))
-"""Activations with which a chain gives the same bits as its nodes one by one."""
 
 
 @dataclass(frozen=True)
