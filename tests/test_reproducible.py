@@ -129,6 +129,7 @@ def test_computes_the_same_in_operators_with_one_order(name: str) -> None:
         (model([node("Gelu", ["x"], domain="com.microsoft")], ["batch"]), "com.microsoft has an order"),
         (model([node("Gemm", ["x", "x"], alpha=2.0)], ["batch", 3]), "expected alpha and beta 1"),
         (model([node("ReduceMean", ["x"])], ["batch", 3]), "an axis of unknown size"),
+        (model([node("CumSum", ["x", "a"])], ["batch", 3], {"a": 0}), "CumSum .* no reproducible form"),
     ],
 )
 def test_what_has_no_one_order_is_refused(given: onnx.ModelProto, message: str) -> None:
@@ -136,10 +137,12 @@ def test_what_has_no_one_order_is_refused(given: onnx.ModelProto, message: str) 
         reproducible(given)
 
 
-def test_sums_of_integers_stay() -> None:
-    given = model(
-        [node("Cast", ["x"], "i", to=TensorProto.INT64), node("ReduceSum", ["i"])], ["batch", 3], opset=17
-    )
+@pytest.mark.parametrize(
+    "summed", [node("ReduceSum", ["i"]), node("CumSum", ["i", "a"])], ids=lambda given: given.op_type
+)
+def test_sums_of_integers_stay(summed: onnx.NodeProto) -> None:
+    cast = node("Cast", ["x"], "i", to=TensorProto.INT64)
+    given = model([cast, summed], ["batch", 3], {"a": 0}, opset=17)
     assert [item.domain for item in reproducible(given).graph.node] == ["", ""]
 
 

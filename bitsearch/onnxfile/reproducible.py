@@ -118,7 +118,7 @@ def _rewrite(writer: Writer, node: onnx.NodeProto) -> None:
         writer.nodes.append(node)
     elif node.domain not in STANDARD:
         raise _refusal(node, f"{node.domain} has an order of its own")
-    elif node.op_type.startswith("Reduce") and _integer(writer, node):
+    elif node.op_type.startswith(("Reduce", "CumSum")) and _integer(writer, node):
         writer.nodes.append(node)
     elif node.op_type in REWRITES:
         REWRITES[node.op_type](writer, node)
