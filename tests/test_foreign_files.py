@@ -207,7 +207,8 @@ def test_constants_are_folded_where_they_feed_a_layer(case: str) -> None:
     assert all(max(item.dims, default=1) <= 4 for item in converted.graph.initializer)
 
 
-def test_quantised_and_dequantised_constants() -> None:
+@pytest.mark.parametrize("opset", [10, 13, 17, 20, 23])
+def test_quantised_and_dequantised_constants(opset: int) -> None:
     nodes = [
         node("QuantizeLinear", ["v", "s", "z"], ["q"]),
         node("DequantizeLinear", ["q", "s", "z"], ["w"]),
@@ -218,7 +219,8 @@ def test_quantised_and_dequantised_constants() -> None:
         "s": np.array(1 / 16, np.float32),
         "z": np.array(0, np.int8),
     }
-    assert ops_of(assert_same(build(nodes, constants), rows(5, 8))[0]) == ["TernaryMatMul"]
+    source = build(nodes, constants, opset=opset)
+    assert ops_of(assert_same(source, rows(5, 8))[0]) == ["TernaryMatMul"]
 
 
 @pytest.mark.parametrize("kind", ["value_floats", "value"])

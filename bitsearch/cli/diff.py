@@ -61,7 +61,8 @@ def diff(arguments: argparse.Namespace) -> None:
             }
             for item in items
         ]
-        show(False, {}, f"{title}: absolute differences", rows)
+        if rows:
+            show(False, {}, f"{title}: absolute differences", rows)
 
 
 def _short(value: float | None) -> str:

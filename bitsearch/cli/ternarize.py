@@ -151,8 +151,11 @@ def ternarize(arguments: argparse.Namespace) -> None:
         kept = [f"{item.layer} ({item.note})" for item in outcomes if item.note]
         reason = "; ".join(kept[:3]) or "the operator's function body is larger than what the layers save"
         sys.stderr.write(f"bitsearch ternarize: the file grew from {change}: {reason}\n")
+    exact = all(item.lossless for item in outcomes if item.reason is None)
     sys.stderr.write(
-        "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
+        "bitsearch ternarize: weights are kept exactly, activations are rounded to 8 bits\n"
+        if exact
+        else "bitsearch ternarize: weights were rounded and nothing was re-trained; check the accuracy before use\n"
     )
 
 

@@ -182,7 +182,7 @@ def _profile(path: Path, feed: inputs.Feed, threads: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = ops.session(path, sess_options=options)

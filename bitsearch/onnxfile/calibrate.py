@@ -225,13 +225,7 @@ def _observe(
         graph.write(wide, file)
         session = inputs.open_file(file)
         for feed in inputs.batches(session, data) if batches is None else batches(session):
-            try:
-                found = session.run(None, feed)
-            except Exception as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                raise DataError(
-                    f"the model cannot run on {data} ({reason}); expected inputs that fit each other"
-                ) from error
+            found = inputs.run(session, None, feed, data)
             for key, activations in zip(read, found, strict=True):
                 moments[key].add(activations)
     if not all(item.count for item in moments.values()):

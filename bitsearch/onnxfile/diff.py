@@ -84,8 +84,9 @@ def diff(
         else:
             batch = inputs.fixed_batch(sessions[0]) or rows
             feeds = [inputs.draw(sessions[0], batch, seed, sizes, known)]
-        outputs = _compare(sessions, shared, feeds)
-        inside = _inner(first, second, feeds[:1]) if not graph.is_external(first) else ()
+        source = given or "drawn inputs, --inputs gives others"
+        outputs = _compare(sessions, shared, feeds, source)
+        inside = _inner(first, second, feeds[:1], source) if not graph.is_external(first) else ()
     return Comparison(
         {name: pair for name, pair in operators.items() if pair[0] != pair[1]},
         {name: pair for name, pair in described.items() if pair[0] != pair[1]},
@@ -124,10 +125,10 @@ def compare(name: str, one: list[Any], other: list[Any]) -> Difference:
 
 
 def _compare(
-    sessions: list[onnxruntime.InferenceSession], names: list[str], feeds: list[inputs.Feed]
+    sessions: list[onnxruntime.InferenceSession], names: list[str], feeds: list[inputs.Feed], source: object
 ) -> tuple[Difference, ...]:
     results: list[list[list[NDArray[Any]]]] = [
-        [session.run(names, feed) for feed in feeds] for session in sessions
+        [inputs.run(session, names, feed, source) for feed in feeds] for session in sessions
     ]
     return tuple(
         compare(name, [found[index] for found in results[0]], [found[index] for found in results[1]])
@@ -136,7 +137,7 @@ def _compare(
 
 
 def _inner(
-    first: onnx.ModelProto, second: onnx.ModelProto, feeds: list[inputs.Feed]
+    first: onnx.ModelProto, second: onnx.ModelProto, feeds: list[inputs.Feed], source: object
 ) -> tuple[Difference, ...]:
     """Compare what linear layers of the main graphs put out, where values have the same name in both files."""
     made = [
@@ -155,15 +156,14 @@ def _inner(
         return ()
     sessions = []
     for model in (first, second):
-        wide = onnx.ModelProto()
-        wide.CopyFrom(model)
+        wide = graph.copied(model)
         del wide.graph.output[:]
         wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
         sessions.append(ops.session(wide.SerializeToString(), sess_options=options))
-    return _compare(sessions, names, feeds)
+    return _compare(sessions, names, feeds, source)
 
 
 LAYERS = {name for _, name in inspect.WEIGHTS} | {"Add"}

@@ -51,6 +51,7 @@ FOLDABLE = frozenset(
     )
 )
 QUANTIZERS = ("DequantizeLinear", "QuantizeLinear")  # onnxruntime has its own of the same meaning
+QUANTIZERS_OPSET = 21  # has all that older ones have, which onnx's evaluator cannot compute
 
 
 def is_foldable(node: onnx.NodeProto) -> bool:
@@ -75,8 +76,8 @@ def fold(
         return None
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
-    if node.domain == "com.microsoft":
-        alone.domain, opset = "", max(opset, 21)
+    if node.op_type in QUANTIZERS:
+        alone.domain, opset = "", max(opset, QUANTIZERS_OPSET)
     from onnx.reference import ReferenceEvaluator
 
     function = helper.make_function(

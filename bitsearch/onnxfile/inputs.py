@@ -140,6 +140,23 @@ def fit(session: onnxruntime.InferenceSession, arrays: Feed, where: object) -> F
     return feed
 
 
+def run(
+    session: onnxruntime.InferenceSession, names: list[str] | None, feed: Feed, source: object
+) -> list[Any]:
+    """Run a file on inputs from `source`.
+
+    Raises:
+        DataError: onnxruntime cannot, whatever the reason.
+    """
+    try:
+        return list(session.run(names, feed))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(
+            f"the model cannot run on {source} ({reason}); expected inputs that fit each other"
+        ) from error
+
+
 def batches(
     session: onnxruntime.InferenceSession, path: Path, rows: int = 256, most: int | None = None
 ) -> Iterator[Feed]:

@@ -78,7 +78,7 @@ class Judge:
             rows: list[NDArray[np.int64]] = []
             self._expected = [list[NDArray[Any]]() for _ in self.names]
             for numbers, feed in self._pieces(session, judged=True):
-                outputs = _run(session, self.names, feed, data)
+                outputs = inputs.run(session, self.names, feed, data)
                 for kept, output in zip(self._expected, outputs, strict=True):
                     if not np.isfinite(output).all():
                         raise DataError(
@@ -112,7 +112,9 @@ class Judge:
         with _opened(model) as (session, size):
             outputs = [list[NDArray[Any]]() for _ in self.names]
             for _, feed in self._pieces(session, judged=True):
-                for kept, output in zip(outputs, _run(session, self.names, feed, self.data), strict=True):
+                for kept, output in zip(
+                    outputs, inputs.run(session, self.names, feed, self.data), strict=True
+                ):
                     kept.append(output)
         if not all(np.isfinite(item).all() for kept in outputs for item in kept):
             raise DataError("it puts out NaN or infinity on the data")
@@ -209,18 +211,6 @@ def _opened(model: onnx.ModelProto) -> Iterator[tuple[onnxruntime.InferenceSessi
         file = Path(folder) / "model.onnx"
         graph.write(graph.copied(model), file)  # writing moves external data
         yield inputs.open_file(file), graph.size_on_disk(file)
-
-
-def _run(
-    session: onnxruntime.InferenceSession, names: list[str], feed: inputs.Feed, data: Path
-) -> list[NDArray[Any]]:
-    try:
-        return [np.asarray(item) for item in session.run(names, feed)]
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(
-            f"the model cannot run on {data} ({reason}); expected inputs that fit each other"
-        ) from error
 
 
 def _stacked(kept: list[NDArray[Any]]) -> Double:

@@ -85,7 +85,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "model.onnx", Path(folder) / "folded.onnx"
         onnx.save(model, path, save_as_external_data=model.ByteSize() > 2**30)

@@ -32,7 +32,7 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 1) -> onnxruntime
     """Open a model with the operator library and `threads` intra-op threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised
     source = model if isinstance(model, Path) else model.SerializeToString()
     return ops.session(source, sess_options=options)
 
