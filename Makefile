@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 20
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
-	$(BIN)/bitsearch run --model caloinn --trials 12 --out runs/caloinn
+	$(BIN)/bitsearch run --model caloinn --trials 50 --out runs/caloinn
 
 # One process a core of the two that the suite is planned for; a file stays in one process, with what it has set up.
 test: lint

@@ -2,8 +2,11 @@
 
 import dataclasses
 
+import pytest
 import torch
 from conftest import Bench
+
+from bitsearch.network import trainer
 
 
 def test_reference_is_the_same_for_everyone(bench: Bench) -> None:
@@ -30,8 +33,24 @@ def test_candidates_start_from_the_reference_and_leave_it_alone(bench: Bench) ->
 def test_final_trainings_see_other_batches_than_candidates(bench: Bench) -> None:
     """What was chosen by the luck of one seed is not reported with the same luck."""
     configuration, recipe = bench.strategy("all"), bench.task.recipes.final
-    trainer = bench.trial.trainer
-    (final,) = trainer.finally_train(configuration, 1)
-    candidate = trainer.train(configuration, recipe, 0)
+    (final,) = bench.trial.trainer.finally_train(configuration, 1)
+    candidate = bench.trial.trainer.train(configuration, recipe, 0)
     name = "blocks.1.subnet.layers.0.weight"
     assert not torch.equal(final.network.state_dict()[name], candidate.network.state_dict()[name])
+
+
+def test_every_candidate_trains_with_random_numbers_of_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise that many configurations share is not averaged away; the same configuration has the same numbers."""
+    seeds: list[int] = []
+    configurations = [bench.strategy(name) for name in ("all", "blockcentral", "all")]
+    for configuration in configurations:
+        bench.trial.trainer.reference(configuration.options)
+    monkeypatch.setattr(trainer, "train", lambda *_, seed, **_more: seeds.append(seed))
+    for configuration in configurations:
+        bench.trial.trainer.candidate(configuration)
+    bench.trial.trainer.finally_train(configurations[0], 3)
+    first, other, again, *finals = seeds
+    assert first == again
+    assert len({first, other, *finals}) == 5

@@ -15,8 +15,8 @@ from bitsearch.network import quant
 from bitsearch.network.loop import Trained, train
 from bitsearch.network.spec import Spec
 
-FINALS = 1
-"""The stream of random numbers of final trainings."""
+FINALS, CANDIDATES = 1, 2
+"""The streams of random numbers of final trainings and of candidates."""
 
 
 class Trainer:
@@ -55,7 +55,7 @@ class Trainer:
         recipe: Recipe,
         repetition: int = 0,
         checkpoint: Path | None = None,
-        stream: int | None = None,
+        stream: tuple[int, ...] = (),
     ) -> Trained:
         """Train a configuration from its float reference, or from scratch where the recipe says so.
 
@@ -68,8 +68,19 @@ class Trainer:
             own = repetition if recipes.independent else 0
             network = self.reference(configuration.options, own).network
         quant.apply(network, configuration.assignment, rounding=recipes.roundings(configuration.assignment))
-        path = (repetition,) if stream is None else (stream, repetition)
-        return self._train(network, recipe, path, checkpoint)
+        return self._train(network, recipe, (*stream, repetition), checkpoint)
+
+    def candidate(self, configuration: Configuration) -> Trained:
+        """Train a configuration as a search does, with random numbers of its own.
+
+        With one seed for all, much of the noise would be common to similar configurations, and no number of trials
+        would average it away.
+        """
+        return self.train(
+            configuration,
+            self.spec.task.recipes.candidate,
+            stream=(CANDIDATES, int(configuration.digest, 16)),
+        )
 
     def finally_train(self, configuration: Configuration, repetitions: int | None = None) -> list[Trained]:
         """Train a configuration by the final recipe, as often as the preset repeats it or only `repetitions` times.
@@ -83,7 +94,7 @@ class Trainer:
                 recipes.final,
                 index,
                 self.spec.work(f"full-{digest}", {}, f"-{index}.pt"),
-                FINALS,
+                (FINALS,),
             )
             for index in range(repetitions or recipes.repetitions)
         ]

@@ -60,7 +60,7 @@ class Trial:
             trainings = self.trainer.finally_train(configuration, repetitions)
             data = getattr(spec.data, "held_out", spec.data)
         else:
-            trainings, data = [self.trainer.train(configuration, spec.task.recipes.candidate)], spec.data
+            trainings, data = [self.trainer.candidate(configuration)], spec.data
         networks = [item.network.cpu() for item in trainings]
         exported = [self.exporter.export_all(item, configuration, record.strategy) for item in networks]
         contents = [models[spec.task.served].SerializeToString() for models in exported]
