@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from bitsearch.run.samplers import Problem
+from bitsearch.run.problem import Problem
 
 Array = NDArray[np.float64]
 

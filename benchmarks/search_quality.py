@@ -44,8 +44,8 @@ from bitsearch.network import catalogue, loop, measuring, quant, sensitivity
 from bitsearch.network.exporter import Exporter
 from bitsearch.network.spec import Spec
 from bitsearch.network.trainer import Trainer
-from bitsearch.run.samplers import LadderSampler, MaskSampler, Problem, StratifiedSampler, fit
-from bitsearch.run.search import MOST_RUNGS, describe, ladder
+from bitsearch.run.problem import MOST_RUNGS, Problem, describe, ladder
+from bitsearch.run.samplers import LadderSampler, MaskSampler, StratifiedSampler, fit
 
 DATA = Path(__file__).parent / "data"
 SEEDS = 2

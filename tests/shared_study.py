@@ -16,7 +16,8 @@ from bitsearch.core.measurement import Measurement, Metric, Quantity
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration
 from bitsearch.run.leases import Lease
-from bitsearch.run.search import Study, search
+from bitsearch.run.search import search
+from bitsearch.run.study import Study
 
 NLL = Metric("nll", "NLL", "nats", "minimize", "made up")
 LAYERS = tuple(f"l{index}" for index in range(12))

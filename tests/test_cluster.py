@@ -24,8 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.measurement import Measurement
 from bitsearch.core.strategy import Configuration
-from bitsearch.run.search import Study, search
-from bitsearch.run.storage import close_study, open_storage
+from bitsearch.run.search import search
+from bitsearch.run.storage import close_storage, open_storage
+from bitsearch.run.study import Study
 
 KILLS = int(os.environ.get("BITSEARCH_KILLS", "6"))
 
@@ -321,4 +322,4 @@ def test_real_runs_share_search_and_finals(
         complete = study.get_trials(states=(TrialState.COMPLETE,))
         assert len({str(trial.params) for trial in complete}) == len(complete) == count
         assert {trial.user_attrs["folder"] for trial in complete} == {str(folder.path) for folder in folders}
-    close_study(study)
+    close_storage(opened)

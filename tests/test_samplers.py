@@ -6,10 +6,10 @@ import numpy as np
 import optuna
 import pytest
 
+from bitsearch.run.problem import Problem
 from bitsearch.run.samplers import (
     LadderSampler,
     MaskSampler,
-    Problem,
     ProposingSampler,
     StratifiedSampler,
     fit,

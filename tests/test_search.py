@@ -18,7 +18,9 @@ from bitsearch.core.measurement import Direction, Measurement, Metric, Quantity
 from bitsearch.core.precision import Precision
 from bitsearch.core.space import Group, SearchSpace
 from bitsearch.core.strategy import Configuration, Strategy
-from bitsearch.run.search import CLASSES, FRACTION, INSTEAD_OF, SAMPLERS, Study, search
+from bitsearch.run.samplers import CLASSES, SAMPLERS
+from bitsearch.run.search import search
+from bitsearch.run.study import FRACTION, INSTEAD_OF, Study
 
 NLL = Metric("nll", "NLL", "nats", "minimize", "made up")
 

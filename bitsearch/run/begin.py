@@ -19,8 +19,8 @@ from bitsearch.onnxfile import runtime
 from bitsearch.report.numbers import size
 from bitsearch.run.context import Context
 from bitsearch.run.plan import DATA, Forecast, Plan, predict
+from bitsearch.run.problem import describe
 from bitsearch.run.rehearsal import rehearse
-from bitsearch.run.search import describe
 from bitsearch.run.stages import add_time, require_same
 from bitsearch.run.terminal import duration
 

@@ -17,9 +17,9 @@ from bitsearch.network.loop import choose_device
 from bitsearch.network.spec import Spec
 from bitsearch.run.plan import REFERENCES, Forecast, most_challengers
 from bitsearch.run.request import RunRequest
-from bitsearch.run.search import Study
 from bitsearch.run.sharing import Sharing
 from bitsearch.run.stages import add_time
+from bitsearch.run.study import Study
 from bitsearch.run.terminal import Terminal
 
 T = TypeVar("T")

@@ -30,9 +30,12 @@ from bitsearch.onnxfile.candidates import Candidates, mean_bits
 from bitsearch.onnxfile.guard import Guard
 from bitsearch.onnxfile.judge import Judge
 from bitsearch.onnxfile.products import Backend
-from bitsearch.run.search import MOST_RUNGS, Study, check_sampler, describe, search
+from bitsearch.run.problem import MOST_RUNGS, describe
+from bitsearch.run.samplers import check_sampler
+from bitsearch.run.search import search
 from bitsearch.run.stages import add_time, require_same, stage
 from bitsearch.run.storage import answering
+from bitsearch.run.study import Study
 from bitsearch.run.terminal import Terminal
 
 CHUNK = 2**20

@@ -13,7 +13,8 @@ from bitsearch.core.strategy import Configuration
 from bitsearch.network import workers
 from bitsearch.run import finals
 from bitsearch.run.context import Context
-from bitsearch.run.search import Study, search
+from bitsearch.run.search import search
+from bitsearch.run.study import Study
 
 
 @dataclass

@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -32,21 +31,20 @@ class Lease:
 class Leases:
     """The trials that this run holds, renewed from a thread of their own: a measurement may take hours."""
 
-    storage: BaseStorage
     lease: Lease | None
-    held: set[int] = field(default_factory=set)
+    held: dict[int, Trial] = field(default_factory=dict)
     _signs: dict[int, tuple[object, float]] = field(default_factory=dict)
 
-    def take(self, trial_id: int) -> None:
+    def take(self, trial: Trial) -> None:
         """Lease a trial that has begun to run."""
         if self.lease:
-            self.held.add(trial_id)
-            self.storage.set_trial_user_attr(trial_id, "owner", self.lease.owner)
-            self._renew(trial_id)
+            self.held[trial.number] = trial
+            trial.set_user_attr("owner", self.lease.owner)
+            self._renew(trial)
 
-    def give_back(self, trial_id: int) -> None:
+    def give_back(self, number: int) -> None:
         """End a lease."""
-        self.held.discard(trial_id)
+        self.held.pop(number, None)
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
@@ -69,7 +67,7 @@ class Leases:
             return []
         now, found = time.monotonic(), []
         for trial in trials:
-            if trial.state != TrialState.RUNNING or trial._trial_id in self.held:
+            if trial.state != TrialState.RUNNING or trial.number in self.held:
                 continue
             attributes = trial.user_attrs
             sign = attributes.get("owner"), attributes.get("seen"), len(trial.params), len(attributes)
@@ -86,14 +84,13 @@ class Leases:
 
     def _beat(self, over: threading.Event, seconds: float) -> None:
         while not over.wait(seconds):
-            for trial_id in tuple(self.held):
+            for trial in tuple(self.held.values()):
                 # A storage that is gone for a while fails the search itself, which can say so.
                 with suppress(Exception):
-                    self._renew(trial_id)
+                    self._renew(trial)
 
-    def _renew(self, trial_id: int) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.storage.set_trial_user_attr(trial_id, "seen", now)
+    def _renew(self, trial: Trial) -> None:
+        trial.set_user_attr("seen", datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def search(
     device: str = "auto",
     workers: int = 1,
     storage: str | None = None,
-    sampler: str = "TPESampler",
+    sampler: str = "mask",
     name: str | None = None,
 ) -> SearchResult:
     """Search for every group of layers whether it can be low-bit; the folder `out` is that of a `bitsearch run`.
@@ -75,7 +75,7 @@ def search(
         device: "auto", "cpu" or "cuda".
         workers: 1: the network lives in this process. `bitsearch run` on a model file has several.
         storage: an Optuna storage URL instead of `study.db` in `out`.
-        sampler: one of Optuna's samplers.
+        sampler: as `--sampler` of `bitsearch run`.
         name: of the model; the network's class by default.
 
     Raises:

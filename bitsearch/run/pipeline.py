@@ -28,8 +28,9 @@ from bitsearch.run.context import Context
 from bitsearch.run.final_training import Repeated, train_finalists
 from bitsearch.run.plan import EVALUATION, FINALS, LATENCY, REFERENCES, REPORT, SEARCH, Plan
 from bitsearch.run.request import RunRequest
-from bitsearch.run.search import Study, search
+from bitsearch.run.search import search
 from bitsearch.run.storage import answering
+from bitsearch.run.study import Study
 from bitsearch.run.terminal import Terminal
 
 SECONDS_BETWEEN_PULSES = 2.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from bitsearch.core.budget import Limits
 from bitsearch.core.errors import ConfigurationError
 from bitsearch.core.precision import Precision
-from bitsearch.run.search import check_sampler
+from bitsearch.run.samplers import check_sampler
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@
 """
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,13 +15,12 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from bitsearch.core.budget import Budget
-from bitsearch.core.knapsack import covers
+from bitsearch.core.errors import ConfigurationError, one_of
 from bitsearch.core.mask_model import MaskModel, Scales
+from bitsearch.run.problem import GOLDEN, RESOLUTION, Problem
 
 Array = NDArray[np.float64]
 
-GOLDEN = (math.sqrt(5) - 1) / 2
 GREEDY = 50
 """Number of results up to which the model's mean decides; then draws of its posterior do."""
 WIDTH = 0.5
@@ -36,117 +33,11 @@ CANDIDATES = 32
 """Fractions along the front among which the hypervolume chooses."""
 MARGIN = 0.1
 ATTEMPTS = 16
-RESOLUTION = 1000
-"""Steps of the knapsack: what is known of effects is coarser."""
 SCORED = 0.5
 """Share of the variance of effects that goes in proportion to their scores."""
 MOST_SPREAD = 4.0
 SWAPS = 8
 """How many of the best groups to add and to remove are tried in pairs."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is known before any result.
-
-    `groups` lists the precisions that each group may have, the first of them the one that gains nothing; `gains`
-    says what each adds to the second objective, `scores` how much each group is expected to suffer. `fractions` are
-    those of the handmade strategies. Proposals gain `least` or more, leave the groups of `kept` as they are and keep to
-    `budgets`; `max_loss` is how much worse than the float network those may be that a model of the loss proposes.
-    """
-
-    groups: Mapping[str, tuple[str, ...]]
-    gains: Mapping[str, tuple[float, ...]]
-    options: Mapping[str, tuple[str, ...]]
-    fractions: tuple[float, ...] = ()
-    scores: Mapping[str, float] | None = None
-    least: float = 0.0
-    kept: frozenset[str] = frozenset()
-    budgets: tuple[Budget, ...] = ()
-    max_loss: float = math.inf
-
-    @cached_property
-    def space(self) -> dict[str, BaseDistribution]:
-        """Give the parameters as Optuna knows them."""
-        choices = {**self.groups, **self.options}
-        return {name: CategoricalDistribution(values) for name, values in choices.items()}
-
-    @cached_property
-    def reachable(self) -> list[tuple[float, ...]]:
-        """Give the gains that proposals may have, of every group and level."""
-        return [own[:1] if name in self.kept else own for name, own in self.gains.items()]
-
-    @cached_property
-    def most(self) -> float:
-        """Give the largest value of the second objective that a proposal can have."""
-        return sum(max(own) for own in self.reachable)
-
-    @property
-    def limited(self) -> bool:
-        """Whether proposals are held to anything."""
-        return self.least > 0 or bool(self.kept or self.budgets) or self.max_loss < math.inf
-
-    def gain(self, parameters: Mapping[str, Any]) -> float:
-        """Give the second objective."""
-        return sum(own[i] for own, i in zip(self.gains.values(), self.levels(parameters), strict=True))
-
-    def allows(self, parameters: Mapping[str, Any]) -> bool:
-        """Tell whether parameters keep to the limits."""
-        kept = all(parameters[name] == self.groups[name][0] for name in self.kept)
-        if not kept or self.gain(parameters) < self.least * (1 - 1e-9):
-            return False
-        options = tuple(parameters[name] for name in self.options)
-        levels = dict(zip(self.groups, self.levels(parameters), strict=True))
-        return all(budget.predicted(options, levels) <= budget.most for budget in self.budgets)
-
-    @cached_property
-    def reachable_fractions(self) -> list[float]:
-        """Give the handmade fractions within the limits."""
-        return [share for share in self.fractions if self.least < share <= self.most]
-
-    def between(self, share: float) -> float:
-        """Give the gain at a share of the way from the least to the most."""
-        return self.least + share * (self.most - self.least)
-
-    @cached_property
-    def combinations(self) -> list[dict[str, str]]:
-        """List the choices of all options together."""
-        return [dict(zip(self.options, values, strict=True)) for values in product(*self.options.values())]
-
-    def levels(self, parameters: Mapping[str, Any]) -> list[int]:
-        """Give the index of every group's precision."""
-        return [values.index(parameters[name]) for name, values in self.groups.items()]
-
-    def parameters(self, levels: Sequence[int], options: Mapping[str, str]) -> dict[str, str]:
-        """Name the precision of every group."""
-        groups = {
-            name: values[level] for (name, values), level in zip(self.groups.items(), levels, strict=True)
-        }
-        return {**groups, **options}
-
-    def covers(self, costs: Sequence[Sequence[float]], targets: Sequence[float]) -> list[list[int]]:
-        """Choose the levels of least cost that gain each of `targets`."""
-        gains = self.reachable
-        allowed = [own[: len(gain)] for own, gain in zip(costs, gains, strict=True)]
-        return covers(allowed, gains, targets, RESOLUTION)
-
-    def by_score(self, target: float) -> list[int]:
-        """Give the groups that suffer least for what they gain their largest gain first, until `target`."""
-        scores = self.scores or {}
-
-        def density(name: str) -> float:
-            return scores.get(name, 0.0) / max(*self.gains[name], 1e-12)
-
-        levels, reached = dict.fromkeys(self.groups, 0), 0.0
-        for name in sorted(self.groups.keys() - self.kept, key=lambda name: (density(name), name)):
-            if reached >= target * (1 - 1e-9):
-                break
-            # Of several that gain as much the last: the precision of the handmade strategies.
-            levels[name] = max(
-                range(len(self.gains[name])), key=lambda level: (self.gains[name][level], level)
-            )
-            reached += max(self.gains[name])
-        return list(levels.values())
 
 
 class ProposingSampler(optuna.samplers.BaseSampler):
@@ -431,3 +322,54 @@ def _robust(losses: Array) -> Array:
     limit = max(middle + 4 * (high - low), float(finite.min()))
     held: Array = np.minimum(np.where(np.isfinite(losses), losses, limit), limit)
     return held
+
+
+SAMPLERS: Mapping[str, Any] = {
+    "mask": MaskSampler,
+    "tpe": optuna.samplers.TPESampler,
+    "gp": optuna.samplers.GPSampler,
+    "nsga2": optuna.samplers.NSGAIISampler,
+    "random": optuna.samplers.RandomSampler,
+    "stratified": StratifiedSampler,
+    "ladder": LadderSampler,
+}
+"""By name; `mask` is meant for use, the others are what it has to beat."""
+
+# Optuna's own names, of those that search several objectives and need nothing but a seed.
+CLASSES: Mapping[str, Any] = {
+    name: getattr(optuna.samplers, name)
+    for name in (
+        "TPESampler",
+        "NSGAIISampler",
+        "NSGAIIISampler",
+        "GPSampler",
+        "RandomSampler",
+        "QMCSampler",
+        "BruteForceSampler",
+    )
+}
+
+
+def check_sampler(name: str, limited: bool = False) -> None:
+    """Raise ConfigurationError unless there is a sampler of this name, which knows limits where there are any."""
+    if name not in SAMPLERS and name not in CLASSES:
+        raise ConfigurationError(f"there is no sampler {name!r}; {one_of(name, SAMPLERS)}")
+    ours = [name for name, kind in SAMPLERS.items() if issubclass(kind, ProposingSampler)]
+    if limited and name not in ours:
+        raise ConfigurationError(
+            f"--sampler {name} knows neither --min-fraction nor --keep nor other limits; expected one of "
+            + ", ".join(ours)
+        )
+
+
+def make(name: str, problem: Problem, seed: int) -> optuna.samplers.BaseSampler:
+    """Make the sampler of a name that `check_sampler` has let pass."""
+    kind = SAMPLERS.get(name) or CLASSES[name]
+    if issubclass(kind, ProposingSampler):
+        ours: optuna.samplers.BaseSampler = kind(problem, seed)
+        return ours
+    options = {"multivariate": True} if kind is optuna.samplers.TPESampler else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler: optuna.samplers.BaseSampler = kind(seed=seed, **options)
+    return sampler

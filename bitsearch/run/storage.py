@@ -60,8 +60,10 @@ def _reason(error: Exception) -> str:
     return str(found).partition("\n")[0]
 
 
-def open_study(storage: str | None, name: str, directions: Sequence[Direction]) -> optuna.Study:
-    """Create a study or take it up again; without a storage it is in memory.
+def open_study(
+    storage: str | None, name: str, directions: Sequence[Direction]
+) -> tuple[optuna.Study, BaseStorage]:
+    """Create a study or take it up again, and give what it is kept in; without a storage that is memory.
 
     Raises:
         ConfigurationError: the storage cannot be opened, or lacks a driver.
@@ -69,9 +71,11 @@ def open_study(storage: str | None, name: str, directions: Sequence[Direction]) 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return optuna.create_study(
-                storage=open_storage(storage), study_name=name, directions=directions, load_if_exists=True
+            opened = open_storage(storage)
+            study = optuna.create_study(
+                storage=opened, study_name=name, directions=directions, load_if_exists=True
             )
+            return study, opened
         except (
             SQLAlchemyError,
             optuna.exceptions.StorageInternalError,
@@ -90,13 +94,11 @@ def open_study(storage: str | None, name: str, directions: Sequence[Direction]) 
     raise AssertionError
 
 
-def close_study(study: optuna.Study) -> None:
-    """Give back the connections to its storage."""
-    storage = study._storage
+def close_storage(storage: BaseStorage) -> None:
+    """Give back its connections."""
     storage.remove_session()
-    backend = getattr(storage, "_backend", storage)
-    if isinstance(backend, RDBStorage):
-        backend.engine.dispose()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
 
 
 def open_storage(storage: str | None) -> BaseStorage:
