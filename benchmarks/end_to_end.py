@@ -7,7 +7,8 @@ contestants of each graph: the float strategy as any exporter would write it, on
 of that file to 8 bits, the float strategy as ours is written (splines and messages in operators of their own, slots
 that are the same computed once), the strategy that quantises most, and every layer that a search may quantise where
 that is more. The two float files are held to each other and the ternary one to its function body (`bitsearch verify`
-does that for any file) before the clock starts; then all take turns, so that ratios hold on a busy machine. Memory is
+does that for any file) before the clock starts; then all take turns, so that ratios hold on a busy machine. One thread
+is timed by the processor time that it takes, more threads by the clock on the wall. Memory is
 how far a process rises from opening the file to its peak at the largest batch. With --profile, onnxruntime's profiler
 tells each file's share of time by operator at the largest batch.
 """
@@ -17,6 +18,7 @@ import gc
 import json
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -144,7 +146,7 @@ def show(graph: str, preset: str, measured: Benchmark) -> None:
     footprints = {item.name: item for item in measured.footprints}
     print(f"\n### {graph}, preset {preset}\n")
     titles = [f"batch {batch}: ms (IQR) | x" for batch in batches]
-    print(f"| file | {' | '.join(titles)} | MB | memory MB |")
+    print(f"| file | {' | '.join(titles)} | file, MB | memory, MB |")
     print("|---" * (3 + 2 * len(batches)) + "|")
     for name in footprints:
         times = {item.batch: item for item in measured.timings if item.name == name}
@@ -156,6 +158,14 @@ def show(graph: str, preset: str, measured: Benchmark) -> None:
         memory = "" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 1e6:.0f}"
         print(f"| {name} | {' | '.join(cells)} | {found.size_bytes / 1e6:.2f} | {memory} |")
     sys.stdout.flush()
+
+
+def show_profile(contender: Contender, batch: int, threads: int, folder: Path, known: Known) -> None:
+    """Print the operators that take the most of a file's time, as an item of a Markdown list."""
+    found = shares(contender, batch, threads, folder, known)
+    total = found.pop("total")
+    parts = ", ".join(f"{op} {100 * part:.0f} %" for op, part in found.items() if part > SHOWN)
+    print(f"- {contender.name} at batch {batch}, {total / 1e3:.3g} ms of kernels: {parts}")
 
 
 def main() -> None:
@@ -180,15 +190,13 @@ def main() -> None:
         known = partial(own_inputs, task)
         with tempfile.TemporaryDirectory() as work:
             files = contenders(entry, task, graph, Path(work))
-            measured = bench.bench(files, arguments.batch, arguments.threads, arguments.blocks, known=known)
+            clock = time.thread_time if arguments.threads == 1 else time.perf_counter
+            measured = bench.bench(
+                files, arguments.batch, arguments.threads, arguments.blocks, known=known, clock=clock
+            )
             show(name, arguments.preset, measured)
             for item in files if arguments.profile else ():
-                found = shares(item, max(arguments.batch), arguments.threads, Path(work), known)
-                total = found.pop("total")
-                parts = ", ".join(f"{op} {100 * part:.0f} %" for op, part in found.items() if part > SHOWN)
-                print(
-                    f"\n{item.name} at batch {max(arguments.batch)}, {total / 1e3:.3g} ms of kernels: {parts}"
-                )
+                show_profile(item, max(arguments.batch), arguments.threads, Path(work), known)
 
 
 if __name__ == "__main__":

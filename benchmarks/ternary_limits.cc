@@ -51,9 +51,10 @@ double BestNanoseconds(Body body) {
   "\n"                                \
   "vpdpbusd %%zmm16, %%zmm" #b ", %%zmm" #a "\n"
 #define FMA(a, b) "vfmadd231ps %%zmm16, %%zmm17, %%zmm" #a "\n"
-#define MADD(a, b)                        \
-  "vpmaddubsw %%ymm16, %%ymm17, %%ymm" #b \
-  "\n"                                    \
+#define FMA256(a, b) "vfmadd231ps %%ymm8, %%ymm9, %%ymm" #a "\n"
+#define MADD(a, b)                         \
+  "vpmaddubsw (%0), %%ymm" #b ", %%ymm" #b \
+  "\n"                                     \
   "vpaddw %%ymm" #b ", %%ymm" #a ", %%ymm" #a "\n"
 #define LOOKUP(a, b) "vpermw %%zmm16, %%zmm17, %%zmm" #b "\n"
 #define ADD(a, b) "vpaddw %%zmm" #b ", %%zmm" #a ", %%zmm" #a "\n"
@@ -63,22 +64,58 @@ double BestNanoseconds(Body body) {
   SHIFT LOOKUP(a, b) ADD(a, b) ADD(a, b) ADD(a, b)
 #define ADD_MEMORY(a, b) "vpaddw (%0), %%ymm" #a ", %%ymm" #a "\n"
 #define LOAD(a, b) "vmovdqa64 64*" #a "(%0), %%zmm" #a "\n"
+#define LOAD256(a, b) "vmovdqa 32*" #a "(%0), %%ymm" #a "\n"
 #define STORE(a, b) "vmovdqa64 %%zmm16, 64*" #a "(%0)\n"
+#define STORE256(a, b) "vmovdqa %%ymm8, 32*" #a "(%0)\n"
 #define STREAM(a, b) "vmovntdq %%zmm16, 64*" #a "(%0)\n"
+#define STREAM256(a, b) "vmovntdq %%ymm8, 32*" #a "(%0)\n"
 
 alignas(64) char line[64];
+
+// Reads, writes and writes past the caches of eight vectors at a time.
+struct Passes {
+  void (*read)(char* p);
+  void (*write)(char* p);
+  void (*stream)(char* p);
+  size_t step;
+};
+
+constexpr Passes kWide{
+    [](char* p) { asm volatile(EIGHT(LOAD)::"r"(p)
+                               : "memory", SUMS); },
+    [](char* p) { asm volatile(EIGHT(STORE)::"r"(p)
+                               : "memory", SUMS); },
+    [](char* p) { asm volatile(EIGHT(STREAM)::"r"(p)
+                               : "memory", SUMS); }, 512};
+constexpr Passes kNarrow{
+    [](char* p) { asm volatile(EIGHT(LOAD256)::"r"(p)
+                               : "memory", SUMS); },
+    [](char* p) { asm volatile(EIGHT(STORE256)::"r"(p)
+                               : "memory", SUMS); },
+    [](char* p) { asm volatile(EIGHT(STREAM256)::"r"(p)
+                               : "memory", SUMS); },
+    256};
 
 }  // namespace
 
 int main() {
-  RATE("vpdpbusd 512", EIGHT(DOT512), line, 64)
-  RATE("vpdpbusd 256", EIGHT(DOT256), line, 32)
-  RATE("vpandd + vpdpbusd 512", EIGHT(AND_DOT), line, 64)
-  RATE("8 vpermw, then 8 vpaddw 512", EIGHT(LOOKUP) EIGHT(ADD), line, 96)
-  RATE("lookups of one row, with shifts", EIGHT(ROW), line, 288)
+  const bool wide = __builtin_cpu_supports("avx512bw");
+  const bool dot = __builtin_cpu_supports("avx512vnni");
+  if (dot) {
+    RATE("vpdpbusd 512", EIGHT(DOT512), line, 64)
+    RATE("vpandd + vpdpbusd 512", EIGHT(AND_DOT), line, 64)
+    if (__builtin_cpu_supports("avx512vl"))
+      RATE("vpdpbusd 256", EIGHT(DOT256), line, 32)
+  }
+  if (wide) {
+    RATE("8 vpermw, then 8 vpaddw 512", EIGHT(LOOKUP) EIGHT(ADD), line, 96)
+    RATE("lookups of one row, with shifts", EIGHT(ROW), line, 288)
+    RATE("vfmadd231ps 512", EIGHT(FMA), line, 16)
+  }
   RATE("vpmaddubsw + vpaddw 256", EIGHT(MADD), line, 32)
   RATE("vpaddw from memory 256 (table)", EIGHT(ADD_MEMORY), line, 64)
-  RATE("vfmadd231ps 512", EIGHT(FMA), line, 16)
+  RATE("vfmadd231ps 256", EIGHT(FMA256), line, 8)
+  const Passes& passes = wide ? kWide : kNarrow;
   for (const size_t kilobytes : {16, 256, 2048, 8192, 65536}) {
     const size_t bytes = kilobytes << 10;
     auto* data = static_cast<char*>(std::aligned_alloc(4096, bytes));
@@ -87,18 +124,13 @@ int main() {
     auto pass = [&](auto body) {
       return total / BestNanoseconds([&] {
                for (double done = 0; done < total; done += bytes)
-                 for (char* p = data; p < data + bytes; p += 512) body(p);
+                 for (char* p = data; p < data + bytes; p += passes.step)
+                   body(p);
              });
     };
-    std::printf("%6zu KB: read %5.1f", kilobytes, pass([](char* p) {
-                  asm volatile(EIGHT(LOAD)::"r"(p) : "memory", SUMS);
-                }));
-    std::printf("  write %5.1f", pass([](char* p) {
-                  asm volatile(EIGHT(STORE)::"r"(p) : "memory", SUMS);
-                }));
-    std::printf("  write past the caches %5.1f GB/s\n", pass([](char* p) {
-                  asm volatile(EIGHT(STREAM)::"r"(p) : "memory", SUMS);
-                }));
+    std::printf("%6zu KB: read %5.1f", kilobytes, pass(passes.read));
+    std::printf("  write %5.1f", pass(passes.write));
+    std::printf("  write past the caches %5.1f GB/s\n", pass(passes.stream));
     std::free(data);
   }
 }

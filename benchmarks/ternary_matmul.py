@@ -12,7 +12,7 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,11 +141,13 @@ def timed(run: Callable[[], object], runs: int, clock: Callable[[], float]) -> f
 
 
 def opened(
-    model: bytes, x: NDArray[np.float32], threads: int
+    model: bytes, x: NDArray[np.float32], threads: int, entries: Mapping[str, str] | None = None
 ) -> tuple[Callable[[], object], NDArray[np.float32]]:
-    """Open a session and return what to time, with the result of a first run."""
+    """Open a session and return what to time, with the result of a first run; `entries` configure the session."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     session = ops.session(model, sess_options=options)
     binding = session.io_binding()
     binding.bind_ortvalue_input("X", ort.OrtValue.ortvalue_from_numpy(x))

@@ -116,10 +116,12 @@ def bench(
     known: inputs.Known | None = None,
     given: Path | None = None,
     profile: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Benchmark:
     """Time all contenders on the same inputs; a fixed batch in the first file replaces `batches`.
 
-    `given` is a file of inputs to take as they are instead of drawn ones.
+    `given` is a file of inputs to take as they are instead of drawn ones. `time.thread_time` as `clock` leaves out
+    what other processes take from a busy machine, and counts one thread alone.
 
     Raises:
         ConfigurationError: the files do not take the same inputs.
@@ -141,7 +143,9 @@ def bench(
     meter = energy.Meter({item.name: item.path for item in files})
     load = runtime.Load()
     timings = [
-        timing for batch, feed in feeds for timing in _compare(sessions, feed, batch, threads, blocks, meter)
+        timing
+        for batch, feed in feeds
+        for timing in _compare(sessions, feed, batch, threads, blocks, meter, clock)
     ]
     share = load.share()
     _, feed = max(feeds, key=lambda pair: pair[0])
@@ -257,6 +261,7 @@ def _compare(
     threads: int,
     blocks: int,
     meter: energy.Meter,
+    clock: Callable[[], float],
 ) -> list[Timing]:
     """Take turns, a block of runs each; the first block of everyone warms up and is not counted."""
     runs: dict[str, Callable[[], list[Any]]] = {
@@ -271,7 +276,8 @@ def _compare(
             f"a file cannot be run on inputs of shapes {shapes}: {reason}; --size sets the size of a free axis"
         ) from error
     repeats = {
-        name: max(1, int(runtime.BLOCK_SECONDS / runtime.block(run, 1)[0])) for name, run in runs.items()
+        name: max(1, int(runtime.BLOCK_SECONDS / runtime.block(run, 1, clock)[0]))
+        for name, run in runs.items()
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     single: dict[str, list[float]] = {name: [] for name in runs}
@@ -279,7 +285,7 @@ def _compare(
     for _ in range(blocks):
         for name, run in runs.items():
             before = meter.read()
-            found = runtime.block(run, repeats[name])
+            found = runtime.block(run, repeats[name], clock)
             after = meter.read()
             if (
                 before is not None and after is not None and after > before
