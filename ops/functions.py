@@ -40,7 +40,9 @@ def add_functions(model: onnx.ModelProto) -> None:
     ]
     # Behind what they are made of: onnx's reference evaluator wants it so.
     functions += [
-        ternary_chain.ternary_chain_function(length, opset, _activations(nodes, name))
+        ternary_chain.ternary_chain_function(
+            length, opset, _activations(nodes, name), name.startswith(ternary_chain.NORMAL_PREFIX)
+        )
         for name, length in ternary_chain.NAMES.items()
         if name in kinds
     ]

@@ -22,15 +22,19 @@ class Chain:
     activation: Activation = "silu"
     alpha: float = 0.01
     act_qmax: float = 127.0
+    epsilon: float = 1e-5
 
     @classmethod
-    def random(cls, *sizes: int, seed: int = 0, **settings: Any) -> Chain:
+    def random(cls, *sizes: int, seed: int = 0, normal: bool = False, **settings: Any) -> Chain:
         """Draw layers between so many features; scales keep the size of activations near one."""
         links = []
+        rng = np.random.default_rng(seed)
         for index, (k, n) in enumerate(pairwise(sizes)):
             layer = Layer.random(k, n, seed=seed + index)
             assert layer.bias is not None
-            links.append(Link(layer.W, layer.scale / np.float32(np.sqrt(k)), layer.bias, k))
+            hidden = normal and index + 2 < len(sizes)
+            norm = [rng.normal(size=n).astype(np.float32) if hidden else None for _ in range(2)]
+            links.append(Link(layer.W, layer.scale / np.float32(np.sqrt(k)), layer.bias, k, *norm))
         return cls(tuple(links), **settings)
 
     @property
@@ -39,6 +43,8 @@ class Chain:
         named: dict[str, np.ndarray] = {}
         for index, link in enumerate(self.links):
             named |= {f"W{index}": link.W, f"scale{index}": link.scale, f"bias{index}": link.bias}
+            if link.gain is not None and link.shift is not None:
+                named |= {f"gain{index}": link.gain, f"shift{index}": link.shift}
         return named
 
     @property
@@ -50,11 +56,22 @@ class Chain:
             "activation": self.activation,
             "alpha": float(self.alpha),
             "act_qmax": float(self.act_qmax),
+            **({"epsilon": float(self.epsilon)} if self.normal else {}),
         }
+
+    @property
+    def normal(self) -> bool:
+        """Whether a normalisation stands behind each layer but the last."""
+        return self.links[0].gain is not None
 
     def expect(self, x: Float) -> Float:
         return ternary_chain(
-            x, self.links, activation=self.activation, alpha=self.alpha, act_qmax=self.act_qmax
+            x,
+            self.links,
+            activation=self.activation,
+            alpha=self.alpha,
+            act_qmax=self.act_qmax,
+            epsilon=self.epsilon,
         )
 
     def model(
@@ -63,7 +80,7 @@ class Chain:
         """Build a model with X and the inputs named in `fed` given at run time, the others constant."""
         arrays = self.arrays
         node = helper.make_node(
-            f"TernaryChain{len(self.links)}",
+            f"Ternary{'Norm' if self.normal else ''}Chain{len(self.links)}",
             ["X", *arrays],
             ["Y"],
             "chain",

@@ -88,6 +88,31 @@ def test_a_run_becomes_one_node_and_comes_back(activation: str) -> None:
     np.testing.assert_array_equal(run(chained, rows(9))[0], before)
 
 
+def test_normalised_layers_become_one_node_and_come_back() -> None:
+    norms = {f"{role}{i}": np.full(n, 0.5, np.float32) for i, n in enumerate((12, 7)) for role in ("g", "s")}
+    between = "{z} = LayerNormalization<axis = -1, epsilon = 0.001>({y}, g{i}, s{i}) {x} = Relu({z})"
+    text = " ".join(
+        (
+            "a = L0(X)",
+            between.format(y="a", z="b", x="c", i=0),
+            "d = L1(c)",
+            between.format(y="d", z="e", x="f", i=1),
+            "Y = L2(f)",
+        )
+    )
+    model = build(text, LAYERS)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in norms.items())
+    chained = onnx.ModelProto()
+    chained.CopyFrom(model)
+    chains.chain(chained)
+    assert kinds(chained) == ["TernaryNormChain3"]
+    before, after = run(model, rows(9))[0], run(chained, rows(9))[0]
+    assert np.isclose(after, before, rtol=1e-4, atol=1e-4).all(axis=1).mean() > 0.8
+    chains.unchain(chained)
+    assert kinds(chained) == kinds(model)
+    np.testing.assert_array_equal(run(chained, rows(9))[0], before)
+
+
 def chained(text: str, layers: dict[str, Layer] | None = None, outputs: str = "float[n, o] Y") -> list[str]:
     """Give the kinds of nodes after chaining; the numbers stay the same."""
     model = build(text, layers or LAYERS, outputs)

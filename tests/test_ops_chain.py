@@ -85,29 +85,32 @@ def test_chain_is_its_layers_one_after_the_other() -> None:
     )
 
 
+@pytest.mark.parametrize("normal", [False, True], ids=["plain", "normal"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_kernel_matches_numpy(kernel: str, sizes: tuple[int, ...], activation: Any) -> None:
-    chain = Chain.random(*sizes, activation=activation, alpha=0.3, act_qmax=100.0)
+def test_kernel_matches_numpy(kernel: str, sizes: tuple[int, ...], activation: Any, normal: bool) -> None:
+    chain = Chain.random(*sizes, activation=activation, alpha=0.3, act_qmax=100.0, normal=normal)
     session = open_session(chain.model(portable=False))
     for m in (1, 2, 7, 65):
         x = random_rows(m, sizes[0])
         assert_bit_equal(session.run(None, {"X": x})[0], chain.expect(x))
 
 
+@pytest.mark.parametrize("normal", [False, True], ids=["plain", "normal"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("m", [64, 100, 129, 1000])
-def test_kernel_matches_numpy_when_split(kernel: str, m: int, threads: int) -> None:
-    chain = Chain.random(188, 128, 96, 700)
+def test_kernel_matches_numpy_when_split(kernel: str, m: int, threads: int, normal: bool) -> None:
+    chain = Chain.random(188, 128, 96, 700, normal=normal)
     x = random_rows(m, 188)
     session = open_session(chain.model(portable=False), threads)
     assert_bit_equal(session.run(None, {"X": x})[0], chain.expect(x))
 
 
+@pytest.mark.parametrize("normal", [False, True], ids=["plain", "normal"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_kernel_matches_numpy_on_hostile_rows(kernel: str, activation: Any) -> None:
+def test_kernel_matches_numpy_on_hostile_rows(kernel: str, activation: Any, normal: bool) -> None:
     x = np.concatenate([hostile_rows(31, seed) for seed in range(3)])
-    chain = Chain.random(31, 20, 50, activation=activation)
+    chain = Chain.random(31, 20, 50, activation=activation, normal=normal)
     with np.errstate(all="ignore"):
         expected = chain.expect(x)
     assert np.isnan(expected).any()
@@ -167,16 +170,45 @@ def test_function_body_for_several_activations_takes_the_right_one(activation: A
     )
 
 
-def test_names_count_layers_in_every_length() -> None:
+@pytest.mark.parametrize("opset", [17, 20])
+def test_function_body_normalises(opset: int) -> None:
+    chain = Chain.random(19, 24, 16, 10, normal=True, epsilon=1e-3)
+    model = chain.model(opset=opset)
+    onnx.checker.check_model(model, full_check=True)
+    x = random_rows(50, 19)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for found in (session.run(None, {"X": x})[0], ReferenceEvaluator(model).run(None, {"X": x})[0]):
+        same = np.isclose(found, chain.expect(x), rtol=1e-4, atol=1e-4).all(axis=1)
+        assert same.mean() > 0.8
+    with pytest.raises(ops.OperatorError, match="opset: found 16, expected at least 17"):
+        ops.ternary_chain_function(2, 16, normal=True)
+
+
+def test_normalisation_is_that_of_its_name() -> None:
+    chain = Chain.random(9, 12, 5, normal=True, activation="relu", epsilon=0.1)
+    x = random_rows(6, 9)
+    first, second = chain.links
+    hidden = ternary_matmul(x, first.W, first.scale, first.bias, K=9).astype(np.float64)
+    centred = hidden - hidden.mean(1, keepdims=True)
+    normal = centred / np.sqrt(centred.var(1, keepdims=True) + 0.1) * first.gain + first.shift
+    hidden = np.maximum(normal, 0).astype(np.float32)
+    expected = ternary_matmul(hidden, second.W, second.scale, second.bias, K=12)
+    np.testing.assert_allclose(chain.expect(x), expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("normal", [False, True], ids=["plain", "normal"])
+def test_names_count_layers_in_every_length(normal: bool) -> None:
     for length in range(2, 9):
-        chain = Chain.random(*range(3, 4 + length))
+        chain = Chain.random(*range(3, 4 + length), normal=normal)
         x = random_rows(3, 3)
         assert_bit_equal(open_session(chain.model()).run(None, {"X": x})[0], chain.expect(x))
 
 
-def bad(change: dict[str, Any], arrays: dict[str, Any] | None = None) -> onnx.ModelProto:
+def bad(
+    change: dict[str, Any], arrays: dict[str, Any] | None = None, normal: bool = False
+) -> onnx.ModelProto:
     """Build a chain of 10, 6 and 3 features with other attributes or constants; None takes one away."""
-    chain = Chain.random(10, 6, 3)
+    chain = Chain.random(10, 6, 3, normal=normal)
     model = chain.model(portable=False)
     node = model.graph.node[0]
     for name, value in change.items():
@@ -208,6 +240,23 @@ BAD: dict[str, tuple[onnx.ModelProto, str]] = {
 }
 
 
+BAD_NORMAL: dict[str, tuple[onnx.ModelProto, str]] = {
+    "gain": (
+        bad({}, {"gain0": np.ones(5, np.float32)}, True),
+        r"gain0: found shape \(5\), expected shape \(6\)",
+    ),
+    "shift": (bad({}, {"shift0": np.ones((), np.float32)}, True), r"shift0: found shape \(\), .* \(6\)"),
+    "epsilon": (bad({"epsilon": 0.0}, normal=True), "epsilon: found 0.0+, expected a positive number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NORMAL)
+def test_bad_normalisations_are_refused_at_creation(case: str) -> None:
+    model, message = BAD_NORMAL[case]
+    with pytest.raises(RuntimeException, match=f"TernaryNormChain2 'chain': {message}"):
+        open_session(model)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_nodes_are_refused_at_creation(case: str) -> None:
     model, message = BAD[case]
@@ -233,6 +282,12 @@ def test_numpy_refuses_with_the_same_words() -> None:
         ternary_chain(x, chain.links, activation="relu", alpha=np.inf)
     with pytest.raises(ops.OperatorError, match=r"W0: found shape \(6, 3\), expected shape \(3, 3\)"):
         ternary_chain(x, [chain.links[0], chain.links[0]._replace(K=3)], activation="relu")
+    normal = Chain.random(10, 6, 3, normal=True)
+    short = [normal.links[0]._replace(gain=np.ones(5, np.float32)), normal.links[1]]
+    with pytest.raises(ops.OperatorError, match=r"gain0: found shape \(5,\), expected shape \(6,\)"):
+        ternary_chain(x, short, activation="relu")
+    with pytest.raises(ops.OperatorError, match="epsilon: found 0, expected a positive number"):
+        ternary_chain(x, normal.links, activation="relu", epsilon=0)
     with pytest.raises(ops.OperatorError, match="opset: found 12"):
         ops.ternary_chain_function(2, 12)
     with pytest.raises(ops.OperatorError, match="layers: found 9"):

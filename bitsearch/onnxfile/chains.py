@@ -1,6 +1,7 @@
 """Runs of ternary layers as one operator, and back: files hold `TernaryChain`, what reads files sees layers.
 
-    TernaryMatMul → activation → TernaryMatMul → …  ⇄  TernaryChain2 … TernaryChain8
+    TernaryMatMul → activation → TernaryMatMul → …                       ⇄  TernaryChain2 … TernaryChain8
+    TernaryMatMul → LayerNormalization → activation → TernaryMatMul → …  ⇄  TernaryNormChain2 … TernaryNormChain8
 
 The way back is exact, names of layers and properties of their nodes included.
 """
@@ -15,13 +16,13 @@ import onnx
 from onnx import helper
 
 from bitsearch.ops import DOMAIN, add_functions
-from bitsearch.ops.ternary_chain.function import NAMES, PREFIX
+from bitsearch.ops.ternary_chain.function import NAMES, NORMAL_PREFIX, PREFIX, ROLES
 from bitsearch.ops.ternary_chain.reference import ACTIVATIONS, LENGTHS
 
 CHAIN = "bitsearch.chain"
 """Property of chains: names and properties of the nodes that it is made of, as JSON."""
 LAYER = "TernaryMatMul"
-ACT_QMAX, ALPHA = 127.0, 0.01
+ACT_QMAX, ALPHA, EPSILON = 127.0, 0.01, 1e-5
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Activation:
     places: tuple[int, ...]
     output: str
     settings: Mapping[str, Any]
+    norm: tuple[str, ...] = ()
+    """Gain and shift of a normalisation before the activation."""
 
 
 def chain(model: onnx.ModelProto, activations: Collection[str] = tuple(ACTIVATIONS)) -> None:
@@ -74,7 +77,7 @@ def unchained(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def is_chain(node: onnx.NodeProto) -> bool:
     """Tell chains from other nodes; one whose inputs do not fit its name is none."""
-    return node.domain == DOMAIN and len(node.input) == 1 + 3 * NAMES.get(node.op_type, 0) > 1
+    return node.domain == DOMAIN and len(node.input) == 1 + len(ROLES.get(node.op_type, ())) > 1
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -121,7 +124,7 @@ def _chain_graph(graph: onnx.GraphProto, read: Mapping[str, int], activations: C
             between.append(activation)
         if between:
             gone.update(layers, *(activation.places for activation in between))
-            made[layers[-1]] = _chain([nodes[place] for place in layers], between[0].settings)
+            made[layers[-1]] = _chain([nodes[place] for place in layers], between)
     kept = [made.get(place, node) for place, node in enumerate(nodes) if place in made or place not in gone]
     if made:
         del graph.node[:]
@@ -144,8 +147,32 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def _activation(
     nodes: list[onnx.NodeProto], layer: int, here: Callable[[str], list[int]]
 ) -> Activation | None:
-    """Find what alone reads a layer, if chains know it."""
+    """Find what alone reads a layer, if chains know it: an activation, or a normalisation and an activation."""
     y = nodes[layer].output[0]
+    places = here(y)
+    if len(places) != 1 or not _is_normalization(nodes[places[0]]):
+        return _bare_activation(nodes, y, here)
+    node = nodes[places[0]]
+    found = _bare_activation(nodes, node.output[0], here)
+    if found is None:
+        return None
+    settings = {**found.settings, "epsilon": _attributes(node).get("epsilon", EPSILON)}
+    return Activation((*places, *found.places), found.output, settings, tuple(node.input[1:]))
+
+
+def _is_normalization(node: onnx.NodeProto) -> bool:
+    """Tell a LayerNormalization over the last axis, with gain and shift, of which nothing else is read."""
+    return (
+        (node.domain, node.op_type, len(node.input), len(node.output)) == ("", "LayerNormalization", 3, 1)
+        and all(node.input)
+        and _attributes(node).get("axis", -1) == -1
+        and _attributes(node).get("stash_type", 1) == 1
+    )
+
+
+def _bare_activation(
+    nodes: list[onnx.NodeProto], y: str, here: Callable[[str], list[int]]
+) -> Activation | None:
     places = here(y)
     if len(places) == 1:
         node = nodes[places[0]]
@@ -167,17 +194,21 @@ def _activation(
     return None
 
 
-def _chain(layers: list[onnx.NodeProto], settings: Mapping[str, Any]) -> onnx.NodeProto:
+def _chain(layers: list[onnx.NodeProto], between: list[Activation]) -> onnx.NodeProto:
     first, last = layers[0], layers[-1]
+    norms = [*(activation.norm for activation in between), ()]
     made = helper.make_node(
-        f"{PREFIX}{len(layers)}",
-        [first.input[0], *(name for layer in layers for name in layer.input[1:])],
+        f"{NORMAL_PREFIX if norms[0] else PREFIX}{len(layers)}",
+        [
+            first.input[0],
+            *(name for layer, norm in zip(layers, norms, strict=True) for name in (*layer.input[1:], *norm)),
+        ],
         [last.output[0]],
         first.name and f"{first.name}...{last.name}",
         domain=DOMAIN,
         act_qmax=_q_max(first),
         **{f"K{index}": _attributes(layer)["K"] for index, layer in enumerate(layers)},
-        **settings,
+        **between[0].settings,
     )
     described = [[layer.name, {item.key: item.value for item in layer.metadata_props}] for layer in layers]
     made.metadata_props.add(key=CHAIN, value=json.dumps(described))
@@ -185,15 +216,16 @@ def _chain(layers: list[onnx.NodeProto], settings: Mapping[str, Any]) -> onnx.No
 
 
 def _links(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """Write a chain's layers and activations; values between them are named after what it puts out."""
+    """Write a chain's layers and what is between them; values there are named after what it puts out."""
     attributes, length = _attributes(node), NAMES[node.op_type]
+    given = dict(zip(ROLES[node.op_type], node.input[1:], strict=True))
     x, output = node.input[0], node.output[0]
     for index, (name, properties) in enumerate(_described(node, length)):
         is_last = index + 1 == length
         y = output if is_last else f"{output}.{index}"
         layer = helper.make_node(
             LAYER,
-            [x, *node.input[1 + 3 * index : 4 + 3 * index]],
+            [x, *(given[f"{role}{index}"] for role in ("W", "scale", "bias"))],
             [y],
             name,
             domain=DOMAIN,
@@ -203,9 +235,21 @@ def _links(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         for key, value in properties.items():
             layer.metadata_props.add(key=key, value=value)
         yield layer
-        if not is_last:
-            x = f"{y}.active"
-            yield from _activation_nodes(attributes, y, x)
+        if is_last:
+            continue
+        x = f"{y}.active"
+        if f"gain{index}" in given:
+            z = f"{y}.normal"
+            yield helper.make_node(
+                "LayerNormalization",
+                [y, given[f"gain{index}"], given[f"shift{index}"]],
+                [z],
+                f"{z}.node",
+                axis=-1,
+                epsilon=attributes.get("epsilon", EPSILON),
+            )
+            y = z
+        yield from _activation_nodes(attributes, y, x)
 
 
 def _activation_nodes(attributes: Mapping[str, Any], y: str, output: str) -> Iterator[onnx.NodeProto]:

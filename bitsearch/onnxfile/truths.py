@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bitsearch.onnxfile.graph import Scope
 from bitsearch.ops import DOMAIN, reference
 from bitsearch.ops.monotone_spline.reference import parameters
-from bitsearch.ops.ternary_chain.function import NAMES
+from bitsearch.ops.ternary_chain.function import NAMES, ROLES
 
 Array = NDArray[np.float32]
 Feed = Mapping[str, Array]
@@ -107,7 +107,7 @@ def _ternary_matmul(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, 
 
 def _ternary_chain(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    roles = [f"{role}{index}" for index in range(NAMES[node.op_type]) for role in ("W", "scale", "bias")]
+    roles = ROLES[node.op_type]
     arrays = [scope.constant(name) for name in node.input[1:]]
     if any(array is None for array in arrays):
         return "its weights are computed at run time"
@@ -118,6 +118,8 @@ def _ternary_chain(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, s
             constants[f"scale{index}"],
             constants[f"bias{index}"],
             attributes[f"K{index}"],
+            constants.get(f"gain{index}"),
+            constants.get(f"shift{index}"),
         )
         for index in range(NAMES[node.op_type])
     ]
@@ -125,6 +127,7 @@ def _ternary_chain(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, s
         "activation": attributes["activation"].decode(),
         "alpha": attributes.get("alpha", 0.01),
         "act_qmax": attributes.get("act_qmax", 127.0),
+        "epsilon": attributes.get("epsilon", 1e-5),
     }
 
     def expect(feed: Feed) -> list[Array]:

@@ -48,13 +48,16 @@ float* Memory(int index, int64_t count) {
   return memory[index].data();
 }
 
-// All layers but the last, each with its activation.
+// All layers but the last, each with what stands behind it.
 void RunHidden(const Chain& chain, const float* x, int64_t m, float* hidden) {
   for (int64_t i = 0; i + 1 < chain.count; ++i) {
     const Link& link = chain.links[i];
     const int64_t count = m * link.layer.n;
     float* out = i + 2 == chain.count ? hidden : Memory(i % 2, count);
     Run(*link.kernel, link.layer, x, m, chain.q_max, kSerial, out);
+    if (link.gain)
+      chain.normal_kernel->normalize(out, m, link.layer.n, link.gain,
+                                     link.shift, chain.epsilon, out);
     chain.activation_kernel->apply(chain.activation, out, count);
     x = out;
   }

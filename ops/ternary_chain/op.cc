@@ -1,4 +1,5 @@
-// com.bithep::TernaryChain2 to TernaryChain8 for onnxruntime: checks and runs.
+// com.bithep::TernaryChain2 to TernaryChain8 and TernaryNormChain2 to
+// TernaryNormChain8 for onnxruntime: checks and runs.
 #include "ternary_chain/op.h"
 
 #include <algorithm>
@@ -12,9 +13,12 @@
 namespace bitsearch {
 namespace {
 
-constexpr const char* kNames[] = {
-    "TernaryChain2", "TernaryChain3", "TernaryChain4", "TernaryChain5",
-    "TernaryChain6", "TernaryChain7", "TernaryChain8"};
+constexpr const char* kNames[][7] = {
+    {"TernaryChain2", "TernaryChain3", "TernaryChain4", "TernaryChain5",
+     "TernaryChain6", "TernaryChain7", "TernaryChain8"},
+    {"TernaryNormChain2", "TernaryNormChain3", "TernaryNormChain4",
+     "TernaryNormChain5", "TernaryNormChain6", "TernaryNormChain7",
+     "TernaryNormChain8"}};
 constexpr const char* kFunctions[] = {"relu", "leaky-relu", "silu", "gelu"};
 
 Activation RequireActivation(const NodeInfo& node) {
@@ -31,15 +35,25 @@ Activation RequireActivation(const NodeInfo& node) {
   return {static_cast<Function>(found - kFunctions), alpha};
 }
 
+float RequireEpsilon(const NodeInfo& node) {
+  const float epsilon = node.number("epsilon").value_or(1e-5f);
+  if (!(epsilon > 0 && std::isfinite(epsilon)))
+    Refuse("epsilon", std::to_string(epsilon), "a positive number");
+  return epsilon;
+}
+
 // Functions of models have a fixed number of inputs, so a name has one, too.
-template <size_t kLayers>
+template <size_t kLayers, bool kNormal>
 class TernaryChain {
+  static constexpr size_t kOfALayer = kNormal ? 5 : 3;
+  static constexpr size_t kCount = 1 + kOfALayer * kLayers - (kNormal ? 2 : 0);
+
  public:
-  static constexpr const char* kName = kNames[kLayers - 2];
-  static constexpr std::array<Slot, 1 + 3 * kLayers> kInputs = [] {
-    std::array<Slot, 1 + 3 * kLayers> slots{};
+  static constexpr const char* kName = kNames[kNormal][kLayers - 2];
+  static constexpr std::array<Slot, kCount> kInputs = [] {
+    std::array<Slot, kCount> slots{};
     for (size_t i = 0; i < kLayers; ++i)
-      slots[1 + 3 * i].type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+      slots[1 + kOfALayer * i].type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
     return slots;
   }();
   static constexpr Slot kOutputs[] = {{}};
@@ -47,15 +61,21 @@ class TernaryChain {
   explicit TernaryChain(const NodeInfo& node)
       : q_max_(RequireQMax(node)),
         activation_kernel_(ChooseActivationKernel()),
-        activation_(RequireActivation(node)) {
+        activation_(RequireActivation(node)),
+        normal_kernel_(ChooseReproducibleKernel()),
+        epsilon_(kNormal ? RequireEpsilon(node) : 0) {
     std::array<int64_t, kLayers> k;
     for (size_t i = 0; i < kLayers; ++i)
       k[i] = RequireK(node, "K" + std::to_string(i));
     layers_.reserve(kLayers);
     for (size_t i = 0; i < kLayers; ++i)
       layers_.emplace_back(
-          node, 1 + 3 * i, k[i], std::to_string(i),
+          node, 1 + kOfALayer * i, k[i], std::to_string(i),
           i + 1 < kLayers ? std::optional(k[i + 1]) : std::nullopt);
+    for (size_t i = 0; kNormal && i + 1 < kLayers; ++i)
+      for (const size_t role : {0, 1})
+        if (const auto found = node.constant(Norm(i, role)))
+          CheckVector(*found, i, role);
     if (const auto x = node.shape(0); x && !x->empty() && x->back() >= 0)
       CheckX(*x);
   }
@@ -66,10 +86,15 @@ class TernaryChain {
     CheckX(x.shape);
     std::array<NodeLayer::Memory, kLayers> memory;
     std::array<Link, kLayers> links;
-    for (size_t i = 0; i < kLayers; ++i)
-      links[i] = {&layers_[i].kernel(), layers_[i].layer(call, &memory[i])};
-    const Chain chain{links.data(), kLayers, q_max_, &activation_kernel_,
-                      activation_};
+    for (size_t i = 0; i < kLayers; ++i) {
+      const bool normal = kNormal && i + 1 < kLayers;
+      links[i] = {&layers_[i].kernel(), layers_[i].layer(call, &memory[i]),
+                  normal ? Vector(call, i, 0) : nullptr,
+                  normal ? Vector(call, i, 1) : nullptr};
+    }
+    const Chain chain{
+        links.data(), kLayers,         q_max_,  &activation_kernel_,
+        activation_,  &normal_kernel_, epsilon_};
     const int64_t m = x.size() / links[0].layer.k;
     x.shape.back() = chain.last().layer.n;
     float* y = call.output(x.shape);
@@ -84,22 +109,46 @@ class TernaryChain {
              "shape (..., " + std::to_string(layers_[0].k()) + ")");
   }
 
+  // The input that is gain (role 0) or shift (1) behind layer i.
+  static constexpr size_t Norm(size_t i, size_t role) {
+    return 1 + kOfALayer * i + 3 + role;
+  }
+
+  void CheckVector(const Tensor& found, size_t i, size_t role) const {
+    const Shape expected{layers_[i + 1].k()};
+    if (found.shape != expected)
+      Refuse((role ? "shift" : "gain") + std::to_string(i),
+             Describe(found.shape), Describe(expected));
+  }
+
+  const float* Vector(const Call& call, size_t i, size_t role) const {
+    thread_local Shape shape;
+    Tensor found = *call.input(Norm(i, role), std::move(shape));
+    CheckVector(found, i, role);
+    const float* data = found.data<float>();
+    shape = std::move(found.shape);
+    return data;
+  }
+
   const float q_max_;
   const ActivationKernel& activation_kernel_;
   const Activation activation_;
+  const ReproducibleKernel& normal_kernel_;
+  const float epsilon_;
   std::vector<NodeLayer> layers_;
 };
 
 template <size_t... kLess>
 std::vector<const OrtCustomOp*> All(std::index_sequence<kLess...>) {
-  return {&CustomOp<TernaryChain<kLess + 2>>()...};
+  return {&CustomOp<TernaryChain<kLess + 2, false>>()...,
+          &CustomOp<TernaryChain<kLess + 2, true>>()...};
 }
 
 }  // namespace
 
 const std::vector<const OrtCustomOp*>& TernaryChainOps() {
   static const std::vector<const OrtCustomOp*> ops =
-      All(std::make_index_sequence<std::size(kNames)>());
+      All(std::make_index_sequence<std::size(kNames[0])>());
   return ops;
 }
 

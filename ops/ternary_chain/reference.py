@@ -1,4 +1,4 @@
-"""The numpy truth of `com.bithep::TernaryChain2` to `8`; equation numbers are those of the README beside."""
+"""The numpy truth of `TernaryChain` and `TernaryNormChain` 2 to 8; equation numbers are those of the README beside."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bitsearch.ops.errors import OperatorError
 from bitsearch.ops.monotone_spline.reference import sigmoid
+from bitsearch.ops.reproducible.reference import layer_normalization
 from bitsearch.ops.ternary_matmul.reference import ternary_matmul
 
 Float = NDArray[np.float32]
@@ -20,12 +21,17 @@ _GATE_FLOOR = _F(-87)
 
 
 class Link(NamedTuple):
-    """The inputs of one layer: packed weights (N, ceil(K/4)), scale () or (N,), bias (N,), and K."""
+    """The inputs of one layer: packed weights (N, ceil(K/4)), scale () or (N,), bias (N,), and K.
+
+    `gain` and `shift` (N,) are those of the normalisation behind it; the last layer has none.
+    """
 
     W: NDArray[np.uint8]
     scale: Float
     bias: Float
     K: int
+    gain: Float | None = None
+    shift: Float | None = None
 
 
 def ternary_chain(
@@ -35,8 +41,9 @@ def ternary_chain(
     activation: Activation,
     alpha: float = 0.01,
     act_qmax: float = 127.0,
+    epsilon: float = 1e-5,
 ) -> Float:
-    """Send activations (..., K) of the first layer through all layers into (..., N) of the last: Eqs. (1) to (6).
+    """Send activations (..., K) of the first layer through all layers into (..., N) of the last: Eqs. (1) to (7).
 
     Raises:
         OperatorError: the number of layers, a layer, an attribute or X has the wrong type, shape or content.
@@ -53,9 +60,18 @@ def ternary_chain(
         if link.W.shape[0] != behind.K:
             found, expected = link.W.shape, (behind.K, -(-link.K // 4))
             raise OperatorError(f"W{index}: found shape {found}, expected shape {expected}")
+        for role, vector in (("gain", link.gain), ("shift", link.shift)):
+            if vector is not None and vector.shape != (behind.K,):
+                raise OperatorError(
+                    f"{role}{index}: found shape {vector.shape}, expected shape ({behind.K},)"
+                )
+    if not (np.isfinite(epsilon) and epsilon > 0):
+        raise OperatorError(f"epsilon: found {epsilon}, expected a positive number")
     for index, link in enumerate(links):
         X = ternary_matmul(X, link.W, link.scale, link.bias, K=link.K, act_qmax=act_qmax)
         if index + 1 < len(links):
+            if link.gain is not None and link.shift is not None:
+                X = layer_normalization(X, link.gain, link.shift, epsilon)
             with np.errstate(all="ignore"):
                 X = ACTIVATIONS[activation](X, _F(alpha))
     return X

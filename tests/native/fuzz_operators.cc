@@ -360,8 +360,10 @@ Case TernaryCase(Random& random) {
 
 Case ChainCase(Random& random) {
   const auto& all = bitsearch::TernaryChainOps();
-  const int64_t length = Pick(random, 2, static_cast<int64_t>(all.size()) + 1);
-  Case given{all[length - 2], {}, {}, 1};
+  const auto lengths = static_cast<int64_t>(all.size()) / 2;
+  const int64_t length = Pick(random, 2, lengths + 1);
+  const bool normal = Pick(random, 0, 1);
+  Case given{all[length - 2 + normal * lengths], {}, {}, 1};
   auto& attributes = given.info.attributes;
   constexpr const char* kFunctions[] = {"relu", "leaky-relu", "silu", "gelu",
                                         "tanh"};
@@ -370,6 +372,7 @@ Case ChainCase(Random& random) {
   given.valid = function < 4;
   if (Pick(random, 0, 1)) attributes["alpha"] = 0.5f;
   if (Pick(random, 0, 1)) attributes["act_qmax"] = 127.0f;
+  if (normal && Pick(random, 0, 1)) attributes["epsilon"] = 1e-3f;
   for (const char* name : {"alpha", "act_qmax", "K0", "K1"})
     Spoil(random, name, &given);
   Shape x = Batch(random);
@@ -390,6 +393,10 @@ Case ChainCase(Random& random) {
     given.Add(Floats(random, scale), Pick(random, 0, 3), random, "scale");
     given.Add(Floats(random, {Near(random, n, &given.valid)}),
               Pick(random, 0, 3), random, "bias");
+    for (const char* role : {"gain", "shift"})
+      if (normal && i + 1 < length)
+        given.Add(Floats(random, {Near(random, n, &given.valid)}),
+                  Pick(random, 0, 3), random, role);
     k = i + 2 < length ? Near(random, n, &given.valid) : n;
   }
   if (!Pick(random, 0, 50)) given.DeclareHuge(random);
