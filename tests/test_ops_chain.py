@@ -177,7 +177,8 @@ def test_function_body_normalises(opset: int) -> None:
     onnx.checker.check_model(model, full_check=True)
     x = random_rows(50, 19)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    for found in (session.run(None, {"X": x})[0], ReferenceEvaluator(model).run(None, {"X": x})[0]):
+    found: Any
+    for found in (*session.run(None, {"X": x}), *ReferenceEvaluator(model).run(None, {"X": x})):
         same = np.isclose(found, chain.expect(x), rtol=1e-4, atol=1e-4).all(axis=1)
         assert same.mean() > 0.8
     with pytest.raises(ops.OperatorError, match="opset: found 16, expected at least 17"):
