@@ -8,7 +8,7 @@ from bitsearch.core.measurement import Measurement
 from bitsearch.core.names import safe_name
 from bitsearch.report import numbers
 from bitsearch.report.physics import plots
-from bitsearch.report.tables import Cell
+from bitsearch.report.tables import Cell, origin
 from bitsearch.report.view import TRAINING, Run
 
 
@@ -76,7 +76,7 @@ def _numbers(run: Run, item: Measurement) -> Iterator[tuple[str, str]]:
         spread = numbers.duration_us(latency.spread_us)
         yield f"latency, {numbers.batch(latency)}", f"{numbers.duration_us(latency.median_us)}, IQR {spread}"
     yield from item.options.items()
-    yield "training", f"{TRAINING[item.fidelity]}, {item.origin}, {numbers.duration_s(item.train_seconds)}"
+    yield "training", f"{TRAINING[item.fidelity]}, {origin(item)}, {numbers.duration_s(item.train_seconds)}"
 
 
 def _layers(run: Run, item: Measurement) -> Iterator[Layers]:

@@ -24,6 +24,12 @@ class Cell:
     strip: str = ""
 
 
+def origin(item: Measurement) -> str:
+    """Say who proposed a configuration; what is finally trained and no ladder's was the search's."""
+    kind = item.origin.partition(":")[0]
+    return "search" if kind == "final" else kind
+
+
 @dataclass(frozen=True)
 class Column:
     """A title and how to fill its cells; `words` are set left, numbers right."""
@@ -80,7 +86,7 @@ def performance(run: Run, members: Sequence[Measurement]) -> Table:
         Column("all parameters", lambda item: _share(item.fraction)),
         Column("linear weights", lambda item: _share(item.weight_fraction)),
         Column("file size", size),
-        Column("origin", lambda item: Cell(item.origin.split(":")[0], TRAINING[item.fidelity]), words=True),
+        Column("origin", lambda item: Cell(origin(item), TRAINING[item.fidelity]), words=True),
     ]
     table = Table.of(members, columns)
     return replace(table, rows=(*table.rows, *_yardsticks(run, members, table.titles)))
@@ -168,7 +174,7 @@ def measurements(run: Run) -> Table:
         Column("quantised, executed layers", lambda item: _share(item.executed_fraction)),
         Column("file size", lambda item: Cell(numbers.size(item.size_bytes), value=item.size_bytes)),
         Column("training", lambda item: Cell(TRAINING[item.fidelity]), words=True),
-        Column("origin", lambda item: Cell(item.origin.split(":")[0]), words=True),
+        Column("origin", lambda item: Cell(origin(item)), words=True),
         Column("groups of layers", strip, words=True),
     ]
     anchors = tuple(f"{item.digest}-{item.fidelity}" for item in members)
