@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ LEGAL: Mapping[str, Callable[[], NDArray[Any]]] = {
 FILES = 1200
 MAGIKA_BLOCK, MAGIKA_PART, MAGIKA_PADDING = 4096, 1024, 256
 TRIALS, SEED = 24, 1
+SECONDS = 1.0  # of timing a file
 
 Line = dict[str, Any]
 
@@ -147,22 +149,27 @@ def measure(package: str, path: Path, work: Path) -> Line:
         calibrated = ternarize(model, everything, calibrate.rounder(model, everything, data, judge.seen))[0]
         line["error with data"] = judge.measure(calibrated)[0]["output_error"].value
     except Exception as error:  # a model that wants other inputs is in the table without these numbers
-        return line | {"note": " ".join(str(error).split())[:120]}
+        return line | {"note": reason(error)}
     return line | latencies(path, out, data, work)
+
+
+def reason(error: Exception) -> str:
+    """Word a failure in one line."""
+    return textwrap.shorten(str(error), 200, placeholder=" …")
 
 
 def latencies(path: Path, converted: Path, data: Path, work: Path) -> Line:
     """Time float32, ternary and onnxruntime's int8 in turns, on the first batch of the data, one thread."""
     float_session = inputs.open_file(path)
     feed = next(inputs.batches(float_session, data))
-    timed = runtime.time_session(inputs.open_file(converted), feed, 1, beside=float_session)
+    timed = runtime.time_session(inputs.open_file(converted), feed, 1, SECONDS, beside=float_session)
     found: Line = {"ternary": 1 / timed.ratio if timed.ratio else None, "median µs": timed.median_us}
     try:
         other = bench.quantized_to_int8([bench.Contender(path.stem, path)], work).path
-        timed = runtime.time_session(inputs.open_file(other), feed, 1, beside=float_session)
+        timed = runtime.time_session(inputs.open_file(other), feed, 1, SECONDS, beside=float_session)
         found["int8"] = 1 / timed.ratio if timed.ratio else None
     except BitsearchError as error:
-        found["note"] = f"int8: {' '.join(str(error).split())[:80]}"
+        found["note"] = reason(error).replace(str(path), "it")
     return found
 
 
@@ -174,9 +181,9 @@ def digits(work: Path) -> tuple[Path, Path, Path, NDArray[np.int64]]:
 
     images, labels = load_digits(return_X_y=True)
     seen, judged, known, asked = train_test_split(
-        images, labels, test_size=0.4, random_state=0, stratify=labels
+        images / 16, labels, test_size=0.4, random_state=0, stratify=labels
     )
-    network = MLPClassifier((64, 64), max_iter=500, random_state=0).fit(seen, known)
+    network = MLPClassifier((128, 64), max_iter=500, random_state=0).fit(seen, known)
     nodes, constants, last = [], [], "image"
     for index, (weight, bias) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
         constants.append(numpy_helper.from_array(weight.astype(np.float32), f"W{index}"))
@@ -239,11 +246,11 @@ def task(
         found = probabilities(path, feeds)
         top = found.argmax(axis=1)
         beside = None if path == file else reference
-        ratio = runtime.time_session(inputs.open_file(path), row, 1, beside=beside).ratio
+        ratio = runtime.time_session(inputs.open_file(path), row, 1, SECONDS, beside=beside).ratio
         return {
             "task": name,
             "way": way,
-            "bytes": path.stat().st_size,
+            "bytes": weight_bytes(path),
             "rows": len(top),
             **({} if labels is None else {"accuracy": float((top == labels).mean())}),
             "top class as float32": float((top == exact.argmax(axis=1)).mean()),
@@ -264,10 +271,15 @@ def task(
     yield line("ternary, with data", written("data.onnx", ternarize(model, everything, calibrated)[0]))
     for bits in (2, 4):
         yield line(f"onnxruntime's {bits} bits", few_bits(file, bits, work))
-    mixed = search(file, seen, work / "run", (work / "bits4.onnx").stat().st_size)
+    mixed = search(file, seen, work / "run", weight_bytes(work / "bits4.onnx"))
     if mixed is not None:
         yield line("mixed by `search`, no larger than 4 bits", mixed)
     yield line("onnxruntime's int8", bench.quantized_to_int8([bench.Contender(file.stem, file)], work).path)
+
+
+def weight_bytes(path: Path) -> int:
+    """Give the size of a file without function bodies, which networks of any size have alike."""
+    return path.stat().st_size - sum(function.ByteSize() for function in onnx.load(path).functions)
 
 
 def probabilities(path: Path, feeds: list[inputs.Feed]) -> NDArray[Any]:
@@ -296,26 +308,25 @@ def search(file: Path, seen: Path, out: Path, limit: int) -> Path | None:
     with Terminal() as terminal:
         run(FileRequest(file, seen, None, TRIALS, out, SEED), terminal)
     front = RunFolder(out).front()
-    small = [item for item in front.members if item.size_bytes <= limit] if front else []
-    if not small:
-        return None
-    best = min(small, key=lambda item: item.metrics["output_error"].value)
-    return RunFolder(out).model_file(best)
+    files = {item: RunFolder(out).model_file(item) for item in front.members} if front else {}
+    small = [item for item, path in files.items() if path is not None and weight_bytes(path) <= limit]
+    return files[min(small, key=lambda item: item.metrics["output_error"].value)] if small else None
 
 
 INTRODUCTION = """\
 # Models that others made
 
 ONNX models that packages on PyPI carry, every linear layer that can be made ternary with `bitsearch ternarize`, no
-training. Written by `benchmarks/foreign_models.py` on {processor}, which it had not for itself; onnxruntime
-{onnxruntime}, kernel `{kernel}`, one thread.
+training; [Your own ONNX file](own_file.md) tells how. Written by `benchmarks/foreign_models.py` on {processor}, which
+it had not for itself; onnxruntime {onnxruntime}, kernel `{kernel}`, one thread.
 
 - *Layers* counts linear layers, those converted and all. The others are recurrences inside of LSTM and GRU, or
   convolutions and products that no constant matrix is behind. *Share* is how much of the file's parameters is ternary
   now; convolutions of more than one point stay as they are.
 - *Weight error* is \\(|W - \\hat W| / |W|\\) over the converted weights.
 - *Output error* is \\(|y - \\hat y| / |y|\\) on drawn inputs, not on what a model is for: noise is no speech, no text.
-  It tells what data does for rounding, not whether a file is still good. For that see the tables below.
+  It tells what data does for rounding, not whether a file is still good; for that see the tables below. It is above 1
+  where noise is answered with almost nothing, as detectors of speech do.
 - *Speed* is the time of float32 over that of the file, in turns: above 1 is faster. int8 is onnxruntime's dynamic
   quantisation of the whole file.
 
@@ -325,9 +336,9 @@ TASKS = {
     "digits": """\
 ## A classifier of digits
 
-A multilayer perceptron 64-64-64-10 on scikit-learn's digits, {rows} images to measure on, the others to train it and to
-round its weights on. Half of a file of this size is function body, so its sizes are good for comparisons only. Speed
-is for one image.
+A multilayer perceptron 64-128-64-10 on scikit-learn's digits, {rows} images to measure on, the others to train it and
+to round its weights on. Sizes are without the function body, which would be half of so small a file. Speed is for one
+image.
 """,
     "magika": """\
 ## A classifier of files
@@ -413,8 +424,7 @@ def measured(packages: list[str], folder: Path, known: list[Line]) -> Iterator[L
                 try:
                     yield measure(package, path, Path(work))
                 except BitsearchError as error:
-                    failure = " ".join(str(error).split())[:200]
-                    yield {"package": package, "model": path.stem, "failure": failure}
+                    yield {"package": package, "model": path.stem, "failure": reason(error)}
         if package.startswith("magika") and "magika" not in done:
             with tempfile.TemporaryDirectory() as work:
                 yield from [*task("magika", *magika(path, Path(work)), Path(work))]

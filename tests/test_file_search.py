@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_files
 import pytest
 
@@ -99,6 +100,19 @@ def test_it_goes_on_without_measuring_again(place: Path, capsys: Capture) -> Non
     words[3:4] = ["9", "--precisions", "float32", "ternary"]
     assert call("search", place / "model.onnx", *words) == 2
     assert "holds a run with other settings or data (precisions" in capsys.readouterr().err
+
+
+def test_external_data_are_part_of_the_model(place: Path, tmp_path: Path, capsys: Capture) -> None:
+    model = onnx.load(place / "model.onnx")
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="data", size_threshold=0)
+    words = ["--data", place / "events.npz", "--trials", "1", "--out", tmp_path / "run"]
+    assert call("search", tmp_path / "model.onnx", *words) == 0
+    content = bytearray((tmp_path / "data").read_bytes())
+    content[3] ^= 0x80  # the sign of a weight
+    (tmp_path / "data").write_bytes(content)
+    capsys.readouterr()
+    assert call("search", tmp_path / "model.onnx", *words) == 2
+    assert "model" in capsys.readouterr().err
 
 
 def test_files_of_the_front_are_exported(place: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Round weights by what a layer puts out on given data, not by the weights alone.
 
 A layer's squared error on inputs X is tr(D H Dᵀ) with D = W - scale · codes and H = XᵀX, X less its mean, which the
-bias makes up for. Columns are rounded in order and each one's error is made up for by those that follow (Frantar et
+bias makes up for. Columns are rounded one by one and each one's error is made up for by those that follow (Frantar et
 al., arXiv:2210.17323); then scales are fitted again.
 """
 
@@ -123,9 +123,15 @@ def compensate(
 ) -> tuple[Codes, Array]:
     """Give codes `(out_features, in_features)` and scales `(out_features,)` of less error under the Hessian.
 
-    Outputs for which nothing better is found keep the codes that they come with.
+    Columns whose inputs vary most come first, while many are left to make up for their errors. Outputs for which
+    nothing better is found keep the codes that they come with.
     """
-    exact = weight.astype(np.float64)
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    exact, codes, hessian = (
+        weight[:, order].astype(np.float64),
+        codes[:, order],
+        hessian[np.ix_(order, order)],
+    )
     inverse = np.linalg.inv(hessian)
     factor = np.asarray(np.linalg.cholesky((inverse + inverse.T) / 2).T, np.float64)
     best, best_scale = codes.copy(), scale.astype(np.float64)
@@ -137,7 +143,7 @@ def compensate(
         best[better], best_scale[better], least[better] = trial[better], trial_scale[better], error[better]
         trial = _round_columns(exact, trial_scale, factor, precision)
         trial_scale = _fit(exact, trial, hessian, trial_scale)
-    return best, best_scale.astype(np.float32)
+    return best[:, np.argsort(order)], best_scale.astype(np.float32)
 
 
 def _round_columns(weight: Double, scale: Double, factor: Double, precision: Precision) -> Codes:

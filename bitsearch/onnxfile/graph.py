@@ -79,7 +79,7 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
 
     What the file at `path` was stays whole until the new one is, its external data included.
     """
-    old = _data_files_of(path)
+    old = data_files(path)
     outside = [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     total = sum(map(stored.byte_size, tensors(model)))
     data = next(new for i in count() if not (new := _data_name(path, i)).exists())
@@ -104,6 +104,13 @@ def write(model: onnx.ModelProto, path: Path, limit: int = LARGEST_PROTOBUF) -> 
             name.unlink(missing_ok=True)
 
 
+def data_files(path: Path) -> list[Path]:
+    """List the files beside a model that its tensors lie in; none where there is no such model."""
+    with suppress(ExportError, OSError):
+        return _data_files(read(path)) if path.is_file() else []
+    return []
+
+
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     """Copy a model in memory; external data stays where it is."""
     copy = onnx.ModelProto()
@@ -113,7 +120,7 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def size_on_disk(path: Path, model: onnx.ModelProto | None = None) -> int:
     """Sum the bytes of a file and of its external data; `model` is what was read from it, or written."""
-    files = _data_files_of(path) if model is None else _data_files(model)
+    files = data_files(path) if model is None else _data_files(model)
     return path.stat().st_size + sum(name.stat().st_size for name in files)
 
 
@@ -413,10 +420,3 @@ def _data_files(model: onnx.ModelProto) -> list[Path]:
     """List the files beside a model that its tensors lie in."""
     outside = [tensor for tensor in tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     return list(dict.fromkeys(stored.place(tensor)[0] for tensor in outside))
-
-
-def _data_files_of(path: Path) -> list[Path]:
-    """Do that for a file; none where there is no such model."""
-    with suppress(ExportError, OSError):
-        return _data_files(read(path)) if path.is_file() else []
-    return []

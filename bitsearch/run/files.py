@@ -1,6 +1,7 @@
 """`bitsearch search`: precisions of the layers of a finished ONNX file, nothing trained."""
 
 import hashlib
+import itertools
 import math
 import sys
 import time
@@ -240,6 +241,7 @@ class _Search:
         files = {"model": request.file, "data": request.data}
         files |= {} if request.labels is None else {"labels": request.labels}
         identity = {name: _digest_of(path) for name, path in files.items()} | {
+            "model": _digest_of(request.file, *graph.data_files(request.file)),
             "bitsearch": version("bitsearch"),
             "precisions": " ".join(self.space.precisions),
             "metric": self.objective.name,
@@ -421,10 +423,11 @@ class _Search:
         )
 
 
-def _digest_of(path: Path) -> str:
-    """Hash the content of a file, or of the .npz files of a folder in order."""
+def _digest_of(*paths: Path) -> str:
+    """Hash the content of files, or of the .npz files of folders, in order."""
     hasher = hashlib.sha256()
-    for file in sorted(path.glob("*.npz")) if path.is_dir() else [path]:
+    files = [sorted(path.glob("*.npz")) if path.is_dir() else [path] for path in paths]
+    for file in itertools.chain.from_iterable(files):
         with file.open("rb") as stream:
             while piece := stream.read(CHUNK):
                 hasher.update(piece)
