@@ -308,9 +308,12 @@ def search(file: Path, seen: Path, out: Path, limit: int) -> Path | None:
     with Terminal() as terminal:
         run(FileRequest(file, seen, None, TRIALS, out, SEED), terminal)
     front = RunFolder(out).front()
-    files = {item: RunFolder(out).model_file(item) for item in front.members} if front else {}
-    small = [item for item, path in files.items() if path is not None and weight_bytes(path) <= limit]
-    return files[min(small, key=lambda item: item.metrics["output_error"].value)] if small else None
+    found = [
+        (item.metrics["output_error"].value, path)
+        for item in (front.members if front else ())
+        if (path := RunFolder(out).model_file(item)) is not None and weight_bytes(path) <= limit
+    ]
+    return min(found)[1] if found else None
 
 
 INTRODUCTION = """\
