@@ -279,7 +279,8 @@ def task(
 
 def weight_bytes(path: Path) -> int:
     """Give the size of a file without function bodies, which networks of any size have alike."""
-    return path.stat().st_size - sum(function.ByteSize() for function in onnx.load(path).functions)
+    functions: int = sum(function.ByteSize() for function in onnx.load(path).functions)
+    return path.stat().st_size - functions
 
 
 def probabilities(path: Path, feeds: list[inputs.Feed]) -> NDArray[Any]:

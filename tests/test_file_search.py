@@ -15,6 +15,7 @@ import bitsearch.ops
 from bitsearch.cli import main
 from bitsearch.core.rundir import RunFolder
 from bitsearch.onnxfile.judge import ROWS
+from bitsearch.report import decision, view
 
 Capture = pytest.CaptureFixture[str]
 
@@ -113,6 +114,19 @@ def test_external_data_are_part_of_the_model(place: Path, tmp_path: Path, capsys
     capsys.readouterr()
     assert call("search", tmp_path / "model.onnx", *words) == 2
     assert "model" in capsys.readouterr().err
+
+
+def test_the_report_speaks_of_files(place: Path, tmp_path: Path) -> None:
+    text = (place / "run" / "report" / "index.html").read_text()
+    assert "Files of one precision" in text
+    for words in ("andmade strateg", "final training", "trains it again", "Trainings"):
+        assert words not in text
+    run = tmp_path / "run"
+    flags = ["--precisions", "float32", "ternary", "--trials", "20", "--out", run]
+    assert call("search", place / "model.onnx", "--data", place / "events.npz", *flags) == 0
+    assert len({item.digest for item in RunFolder(run).results()}) == 2**3
+    needed = decision.needed(view.read(RunFolder(run)), [])
+    assert needed == ["Trials: all 8 choices have been measured."]
 
 
 def test_files_of_the_front_are_exported(place: Path, tmp_path: Path) -> None:

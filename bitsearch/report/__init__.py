@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONTENTS = {
     "decision": "Decision",
     "front": "The front",
-    "strategies": "Handmade strategies",
+    "strategies": "",
     "layers": "Layers",
     "physics": "Physics",
     "published": "The paper's numbers",
@@ -36,7 +36,7 @@ CONTENTS = {
     "health": "Health of the search",
     "again": "Reproducing this run",
 }
-"""Sections of the page, by id."""
+"""Sections of the page, by id; strategies are called what they are."""
 LIGHT = ("pareto", "layers", "hypervolume")
 """Figures that a page has while its run goes on: drawing all takes time that trainings want."""
 
@@ -136,7 +136,9 @@ def _content(run: view.Run) -> dict[str, Any]:
         "measured": tables.measurements(run),
         "alone": tables.alone(run),
         "failures": tables.failures(run) if run.failures else None,
-        "contents": [(name, title) for name, title in CONTENTS.items() if _has(run, name)],
+        "contents": [
+            (name, title or run.rivals.capitalize()) for name, title in CONTENTS.items() if _has(run, name)
+        ],
         "evaluated": run.shown(),
         "drawn": physics.DRAWN,
         "few": physics.FEW,

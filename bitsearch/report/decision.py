@@ -193,7 +193,8 @@ def _more_trainings(run: Run, gaps: Sequence[tuple[str, Difference]]) -> Iterato
         elif count := gap.pairs_needed(SIGNIFICANT):
             yield f"Trainings: {numbers.estimate(count)} of each, {gap.pairs} now, {wanted}"
         elif times := gap.repetitions_needed(SIGNIFICANT):
-            yield f"Trainings or test events: {numbers.estimate(times)} times as many, {wanted}"
+            what = "Rows of data" if run.fidelity == "untrained" else "Trainings or test events"
+            yield f"{what}: {numbers.estimate(times)} times as many, {wanted}"
 
 
 def _more_trials(run: Run) -> Iterator[str]:
@@ -203,6 +204,10 @@ def _more_trials(run: Run) -> Iterator[str]:
         yield "Trials: the search has measured nothing of its own yet."
         return
     members = {item.digest for item in pareto.front(tried, run.objective)}
-    last = max((place for place, item in enumerate(tried, 1) if item.digest in members), default=0)
-    outlook = "more trials may well help" if last > LATE * len(tried) else "more of the same will hardly help"
-    yield f"Trials: the front last grew at measurement {last} of {len(tried)}; {outlook}."
+    order = list(dict.fromkeys(item.digest for item in tried))
+    if len(order) == run.choices:
+        yield f"Trials: all {len(order)} choices have been measured."
+        return
+    last = max((place for place, name in enumerate(order, 1) if name in members), default=0)
+    outlook = "more trials may well help" if last > LATE * len(order) else "more of the same will hardly help"
+    yield f"Trials: the front last grew at configuration {last} of {len(order)}; {outlook}."

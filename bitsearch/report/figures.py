@@ -255,12 +255,12 @@ def hypervolume(run: Run) -> Drawing | None:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(counts, reached, color=style.BLUE, drawstyle="steps-post", label="all measurements so far")
-    axes.axhline(handmade, color=style.ORANGE, linestyle=DASHED, label="handmade strategies alone")
+    axes.axhline(handmade, color=style.ORANGE, linestyle=DASHED, label=f"{run.rivals} alone")
     axes.set_xlabel(f"number of measurements ({TRAINING[run.search_fidelity]})")
     axes.set_ylabel("relative hypervolume")
     axes.set_ylim(0, 1.08 * max(*reached, handmade, 0.1))
     axes.legend(loc="lower right")
     style.stamp(axes, run.stamp)
-    rows = {"all measurements so far": reached, "handmade strategies alone": [handmade] * len(reached)}
+    rows = {"all measurements so far": reached, f"{run.rivals} alone": [handmade] * len(reached)}
     data = hepdata.series("number of measurements", list(counts), "relative hypervolume", rows)
     return Drawing(figure, "hypervolume against the number of measurements", data=data)

@@ -170,14 +170,14 @@ def _promising(run: Run, comparisons: Sequence[Comparison]) -> list[tuple[str, D
 
 def _headline(run: Run, comparisons: Sequence[Comparison]) -> str:
     if not run.searched:
-        return "Only the handmade strategies have been measured"
+        return f"Only the {run.rivals} have been measured"
     if not comparisons:
-        return "No handmade strategy has been measured to compare the search with"
+        return f"No {run.rivals} have been measured to compare the search with"
     beaten = [_name(run, item.strategy) for item in comparisons if item.beaten]
     if not beaten:
-        return _without_loss(run) or "No significant gain over the handmade strategies"
+        return _without_loss(run) or f"No significant gain over the {run.rivals}"
     if len(beaten) == len(comparisons):
-        return f"The search beats every handmade strategy at {_no_less(run)}"
+        return f"The search beats all {run.rivals} at {_no_less(run)}"
     return f"The search beats {_listed(beaten)} at {_no_less(run)}"
 
 
@@ -231,7 +231,7 @@ def _within(run: Run, reference: Measurement) -> str:
         least = min((gaps[item.digest] for item in level), key=lambda gap: gap.detectable or 0.0)
         return (
             f"No loss of the {label} was seen up to {numbers.reach(level[-1])}, but nothing is claimed: only "
-            f"{decision.power(run, least)}, more than the poorest handmade strategy loses."
+            f"{decision.power(run, least)}, more than the poorest of the {run.rivals} loses."
         )
     member = f"({_member(run, free[-1])}); {decision.power(run, gaps[free[-1].digest])}."
     if run.counts_bits:

@@ -111,6 +111,18 @@ class Run:
         return dict(_flat(self.manifest.settings))
 
     @property
+    def rivals(self) -> str:
+        """What the search is held to, in words."""
+        return "files of one precision" if self.fidelity == "untrained" else "handmade strategies"
+
+    @property
+    def choices(self) -> int | None:
+        """How many configurations there are, where the layers of a file choose among precisions and nothing else."""
+        if self.fidelity != "untrained":
+            return None
+        return int(len(self.manifest.settings.get("precisions", ())) ** len(self.manifest.groups))
+
+    @property
     def is_final(self) -> bool:
         """Whether the front went through final training, or nothing is ever trained."""
         return self.fidelity in ("full", "untrained")
