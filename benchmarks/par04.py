@@ -98,7 +98,7 @@ def write(task: Task, graph: str, configuration: Configuration, name: str, folde
     metadata = export.Metadata("benchmark", "par04", task.dataset, 0.0, {"preset": task.preset})
     template = export.trace(task.graphs(network)[graph])
     model = export.lower(template, network.state_dict(), configuration.assignment, metadata)
-    if name == "float32" and model.functions:
+    if name == "float32" and any(node.domain == ops.DOMAIN for node in model.graph.node):
         model = portable(model)
     onnx.save(par04(model), folder / f"{name}.onnx")
     return model

@@ -168,6 +168,44 @@ def test_young_operators_in_older_ones(case: str) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def gathering(data: list[Any], index: list[Any], axis: int) -> onnx.ModelProto:
+    node = helper.make_node("GatherElements", ["x", "i"], ["y"], "gather", axis=axis)
+    given = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, data),
+        helper.make_tensor_value_info("i", TensorProto.INT64, index),
+    ]
+    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, index)]
+    graph = helper.make_graph([node], "gathering", given, result)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+@pytest.mark.parametrize(
+    ("data", "index", "axis", "kind"),
+    [
+        (["n", 70], ["n", 4], 1, "GatherND"),  # onnx's evaluator takes no axis of more than 64 as it is
+        (["n", 2, 70], ["n", 2, 4], -1, "GatherND"),
+        (["n", 2, 5], ["n", 2, 5], 1, "GatherElements"),
+        (["n", 5], ["m", 4], 1, "GatherElements"),
+    ],
+    ids=str,
+)
+def test_elements_are_gathered_where_every_host_can(
+    data: list[Any], index: list[Any], axis: int, kind: str, opset: int
+) -> None:
+    given = gathering(data, index, axis)
+    model = portable(given, opset)
+    check_form(model, opset)
+    assert model.graph.node[-1].op_type == kind
+    rng = np.random.default_rng(5)
+    sizes = {"n": 3, "m": 3}
+    x = rng.normal(size=[sizes.get(size, size) for size in data]).astype(F)
+    i = rng.integers(-x.shape[axis], x.shape[axis], [sizes.get(size, size) for size in index])
+    (expected,) = run(given, {"x": x, "i": i})
+    for found in (run(model, {"x": x, "i": i}), evaluate(model, {"x": x, "i": i})):
+        np.testing.assert_array_equal(found[0], expected)
+
+
 def body(*nodes: onnx.NodeProto, inputs: dict[str, int], outputs: list[str]) -> onnx.GraphProto:
     return helper.make_graph(
         list(nodes),

@@ -1,4 +1,4 @@
-"""Write operators in those of an older opset."""
+"""Write operators in those of an older opset, or in those that more hosts compute."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,16 +24,18 @@ class Older:
     opset: int
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     shapes: dict[str, list[int]] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     unique: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        """Collect constants and shapes; an unknown size is -1."""
+        """Collect constants and shapes; an unknown size is -1, and has a name in `names` or none."""
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
         for value in (*self.graph.input, *self.graph.value_info, *self.graph.output):
             if value.type.tensor_type.HasField("shape"):
                 sizes = value.type.tensor_type.shape.dim
                 self.shapes[value.name] = [d.dim_value if d.HasField("dim_value") else -1 for d in sizes]
+                self.names[value.name] = [d.dim_param for d in sizes]
 
     def constant(self, node: onnx.NodeProto, index: int) -> list[int] | None:
         """Read a constant input as integers; None where there is no such input.
@@ -221,6 +223,20 @@ def _gelu(older: Older, node: onnx.NodeProto) -> None:
     older.emit("Mul", [x, gate], node.output[0])
 
 
+def _gather_elements(older: Older, node: onnx.NodeProto) -> None:
+    """Rows of rows along the last axis: onnx's evaluator takes at most 64 elements, SOFIE has no other form."""
+    axis = _attributes(node).get("axis", 0)
+    (data, data_names), (index, index_names) = (
+        (older.shapes.get(name, [])[:-1], older.names.get(name, [])[:-1]) for name in node.input
+    )
+    known = all(size >= 0 or name for size, name in zip(data, data_names, strict=True))
+    if not data or axis not in (-1, len(data)) or (data, data_names) != (index, index_names) or not known:
+        older.nodes.append(node)
+        return
+    places = older.emit("Unsqueeze", [node.input[1], older.value([-1], np.int64)])
+    older.emit("GatherND", [node.input[0], places], node.output[0], batch_dims=len(data))
+
+
 def _layer_normalization(older: Older, node: onnx.NodeProto) -> None:
     """Over the last axes: (x - mean) / sqrt(variance + epsilon) · scale + bias."""
     given = _attributes(node)
@@ -244,6 +260,7 @@ def _layer_normalization(older: Older, node: onnx.NodeProto) -> None:
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 REWRITES: dict[str, tuple[int, Callable[[Older, onnx.NodeProto], None]]] = {
     **{f"Reduce{name}": (18, _reduce) for name in REDUCTIONS},
+    "GatherElements": (NEWEST + 1, _gather_elements),
     "Gelu": (20, _gelu),
     "LayerNormalization": (17, _layer_normalization),
     "Pad": (18, _pad),
