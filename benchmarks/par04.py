@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/par04.py [caloinn calodream] [--preset paper] [--calls 5] [--profile]
 
 Networks are those of ds2 with random weights, which changes no time: as float32 in standard operators, which Par04
-takes as it is, and with every layer ternary that a search may quantise. Files take turns; the least time of all calls
-is printed, and how far the deposited energy is from that of the generator before it was dressed for Par04.
+takes as it is, and with every layer ternary that a search may quantise. Files take turns; the least processor time of
+all calls is printed, and how far the deposited energy is from that of the generator before it was dressed for Par04.
 """
 
 import argparse
@@ -142,9 +142,9 @@ def main() -> None:
             least = dict.fromkeys(sessions, np.inf)
             for _ in range(arguments.calls):
                 for name, session in sessions.items():
-                    start = time.perf_counter()
+                    start = time.process_time()
                     session.run(None, {"conditions": asked})
-                    least[name] = min(least[name], time.perf_counter() - start)
+                    least[name] = min(least[name], time.process_time() - start)
             print(f"\n| {model}, preset {arguments.preset} | ms a shower | x | MB | energy, relative |")
             print("|---|---|---|---|---|")
             for item in files:
