@@ -18,6 +18,7 @@ from bitsearch.ops.library import (
 )
 from bitsearch.ops.message_passing.function import message_passing_function
 from bitsearch.ops.monotone_spline.function import monotone_spline_function
+from bitsearch.ops.select_columns.function import select_columns_function
 from bitsearch.ops.ternary_chain.function import ternary_chain_function
 from bitsearch.ops.ternary_matmul.function import ternary_matmul_function
 
@@ -35,6 +36,7 @@ __all__ = [
     "monotone_spline_function",
     "preload_path",
     "register",
+    "select_columns_function",
     "session",
     "ternary_chain_function",
     "ternary_matmul_function",

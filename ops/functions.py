@@ -10,12 +10,14 @@ from bitsearch.ops.errors import OperatorError
 from bitsearch.ops.message_passing import function as message_passing
 from bitsearch.ops.monotone_spline import function as monotone_spline
 from bitsearch.ops.reproducible import function as reproducible
+from bitsearch.ops.select_columns import function as select_columns
 from bitsearch.ops.ternary_chain import function as ternary_chain
 from bitsearch.ops.ternary_matmul import function as ternary_matmul
 
 OTHERS = {
     monotone_spline.NAME: monotone_spline.monotone_spline_function,
     message_passing.NAME: message_passing.message_passing_function,
+    select_columns.NAME: select_columns.select_columns_function,
 }
 """Bodies that only models get which use them."""
 

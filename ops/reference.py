@@ -2,6 +2,7 @@
 
 from bitsearch.ops.message_passing.reference import MessageLayer, message_passing
 from bitsearch.ops.monotone_spline.reference import monotone_spline
+from bitsearch.ops.select_columns.reference import select_columns
 from bitsearch.ops.ternary_chain.reference import Link, ternary_chain
 from bitsearch.ops.ternary_matmul.reference import (
     GAMMA_FLOOR,
@@ -23,6 +24,7 @@ __all__ = [
     "monotone_spline",
     "pack",
     "quantize",
+    "select_columns",
     "ternary_chain",
     "ternary_matmul",
     "unpack",

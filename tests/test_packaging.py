@@ -75,7 +75,8 @@ def test_distributions_hold_what_they_should(built: Path) -> None:
     assert not {name for name in names if name.endswith(".h5")}
     assert wheel.stat().st_size < 1_500_000
     operators = {"__init__.py", "reference.py", "function.py", "README.md"}
-    for folder in ("ternary_matmul", "ternary_chain", "monotone_spline", "message_passing", "reproducible"):
+    folders = ("ternary_matmul", "ternary_chain", "monotone_spline", "message_passing", "reproducible")
+    for folder in (*folders, "select_columns"):
         found = {name.rpartition("/")[2] for name in names if name.startswith(f"bitsearch/ops/{folder}/")}
         assert found == operators
     sources = {name for name in names if name.endswith((".cc", ".h", ".map", "CMakeLists.txt", ".pyc"))}

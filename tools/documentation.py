@@ -18,6 +18,7 @@ COPIES = {
     "ternary_chain.md": "ops/ternary_chain/README.md",
     "monotone_spline.md": "ops/monotone_spline/README.md",
     "message_passing.md": "ops/message_passing/README.md",
+    "select_columns.md": "ops/select_columns/README.md",
     "reproducible_operators.md": "ops/reproducible/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",

@@ -237,6 +237,23 @@ def _message_passing(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto,
     return Truth(alone, feeds, expect, tolerance)
 
 
+def _select_columns(model: onnx.ModelProto, scope: Scope, node: onnx.NodeProto, seed: int) -> Truth | str:
+    arrays = [scope.constant(name) for name in node.input[2:]]
+    if any(array is None for array in arrays):
+        return "its columns are computed at run time"
+    constants: dict[str, Any] = dict(zip(("index", "offset", "factor"), arrays, strict=True))
+    columns = int(constants["index"].max(initial=0)) + 1
+
+    def expect(feed: Feed) -> list[Array]:
+        return [reference.select_columns(feed["A"], feed["C"], **constants)]
+
+    x = hostile_rows(columns, seed)
+    feed = {"A": x[:, : columns // 2], "C": x[:, columns // 2 :]}
+    alone = _alone(model, node, list(feed), constants)
+    feeds = [{name: array[:batch] for name, array in feed.items()} for batch in (*BATCHES, len(x))]
+    return Truth(alone, feeds, expect, lambda feed: [np.zeros_like(expect(feed)[0])])
+
+
 def _alone(
     model: onnx.ModelProto, node: onnx.NodeProto, fed: Sequence[str], constants: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
@@ -260,4 +277,5 @@ TRUTHS: Mapping[str, Callable[[onnx.ModelProto, Scope, onnx.NodeProto, int], Tru
     "MonotoneSpline": _monotone_spline,
     **dict.fromkeys(NAMES, _ternary_chain),
     "MessagePassing": _message_passing,
+    "SelectColumns": _select_columns,
 }

@@ -8,6 +8,7 @@
 #include "monotone_spline/op.h"
 #include "onnxruntime/ort.h"
 #include "reproducible/op.h"
+#include "select_columns/op.h"
 #include "ternary_chain/op.h"
 #include "ternary_matmul/kernel.h"
 #include "ternary_matmul/op.h"
@@ -46,6 +47,7 @@ OrtCustomOpDomain* Domain() {
     for (const OrtCustomOp* op : bitsearch::TernaryChainOps())
       Check(api->CustomOpDomain_Add(made, op));
     Check(api->CustomOpDomain_Add(made, &bitsearch::MessagePassingOp()));
+    Check(api->CustomOpDomain_Add(made, &bitsearch::SelectColumnsOp()));
     for (const OrtCustomOp* op : bitsearch::ReproducibleOps())
       Check(api->CustomOpDomain_Add(made, op));
     return made;

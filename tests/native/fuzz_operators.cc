@@ -16,6 +16,7 @@
 #include "monotone_spline/spline.h"
 #include "onnxruntime/ort.h"
 #include "reproducible/op.h"
+#include "select_columns/op.h"
 #include "ternary_chain/op.h"
 #include "ternary_matmul/op.h"
 
@@ -483,6 +484,28 @@ OrtValue Axes(Random& random, int64_t rank, bool* valid) {
   return value;
 }
 
+Case ColumnsCase(Random& random) {
+  Case given{&bitsearch::SelectColumnsOp(), {}, {}, 1};
+  const int64_t rows = Pick(random, 0, 5), p = Pick(random, 0, 9),
+                q = Pick(random, 0, 9);
+  const int64_t m = p + q ? Pick(random, 0, 20) : 0;
+  given.Add(Floats(random, {rows, p}), false, random, "A");
+  given.Add(Floats(random, {Near(random, rows, &given.valid), q}), false,
+            random, "C");
+  OrtValue index{{m}, std::unique_ptr<uint8_t[]>(new uint8_t[m * 8])};
+  for (int64_t i = 0; i < m; ++i) {
+    int64_t column = Pick(random, 0, p + q - 1);
+    if (!Pick(random, 0, 400)) column -= 2 * (p + q);
+    given.valid &= column >= 0;
+    std::memcpy(&index.bytes[8 * i], &column, 8);
+  }
+  given.Add(std::move(index), Pick(random, 0, 1), random, "index");
+  for (const char* role : {"offset", "factor"})
+    given.Add(Floats(random, {Near(random, m, &given.valid)}),
+              Pick(random, 0, 1), random, role);
+  return given;
+}
+
 // One of the reproducible operators, in the order of ReproducibleOps().
 Case ReproducibleCase(Random& random) {
   enum { kMatMul, kGemm, kReduceSum, kSoftmax, kLayerNormalization, kFirst };
@@ -570,8 +593,9 @@ int Fuzz(uint64_t seed, double seconds) {
   int cases = 0;
   for (; std::chrono::steady_clock::now() < end; ++cases) {
     Random random(seed + cases);
-    constexpr Case (*kCases[])(Random&) = {TernaryCase, SplineCase, ChainCase,
-                                           MessageCase, ReproducibleCase};
+    constexpr Case (*kCases[])(Random&) = {TernaryCase, SplineCase,
+                                           ChainCase,   MessageCase,
+                                           ColumnsCase, ReproducibleCase};
     const Case given = kCases[cases % std::size(kCases)](random);
     const std::string refusal = Try(given);
     const bool worded = refusal.find(": found ") != std::string::npos;

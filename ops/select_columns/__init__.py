@@ -1,0 +1,1 @@
+"""Columns of two matrices, permuted, shifted and scaled: specification, numpy truth, standard operators, kernel."""
