@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -91,6 +91,32 @@ TRAINING = """
 `python benchmarks/networks.py`. A step is loss, gradients and optimiser for one batch; tracing is done once a run,
 lowering once a candidate.
 """
+NOTES = """
+## What bounds it, and what was tried
+
+On an AMD EPYC (Zen 4, AVX-512) that was shared, December 2026:
+
+- **CaloDREAM, shape.** At batch 1, TernaryMatMul takes 9.8 of 16.7 ms (230 products/ns, two thirds of the lookups'
+  peak) and attention's two float products 2.1 ms (50 of 58 multiply-adds/ns): 4 times float32 would leave 0.7 ms for
+  softmax, normalisation, GELU and transposes, which take 4.8. Attention in one pass would save the transposes and a
+  part of the softmax, about 1 ms; it is not written. fc1, GELU and fc2 in one call give 2 %.
+- **CaloDREAM, energy.** Normalised layers in one call (TernaryNormChain) give 1.16 at batch 1 and nothing at 100. A
+  call of `session.run` from Python that does nothing takes 5 of the 31 to 36 µs, TernaryMatMul of 512 x 512 1.4 a
+  layer, normalisation and SiLU 0.75. At batch 100 the products take nine tenths.
+- **CaloINN.** SiLU inside of chains gives 1.16 at batch 1, SelectColumns 1.26 more, and 1.03 at 1000, where
+  TernaryChain and MonotoneSpline (18 ns a value) take nearly all.
+- **P-DAT.** `bit` leaves the convolutions in float: Gemm takes four tenths at batch 100 and runs at its peak (54 of
+  58 multiply-adds/ns while rows fit the cache). The rest is some five hundred small operators. In the cache a layer
+  of 128 x 128 with its GELU takes 1.15 µs for three layers and row, out of memory 1.5: rows that stay in the cache
+  would save a tenth of the file. Not written.
+- **Chains of 256 x 256.** Of 0.64 µs a layer and row the kernel takes 0.44. At 16 and 64 rows kernels reach 195
+  products/ns, 83 % of `vpdpbusd`, and onnxruntime's int8 170: no kernel of 8-bit products can be 1.2 times as fast
+  there by more than a little. The other kernel for all of these layers (`BITSEARCH_KERNEL=avx512permute`) gave 1.10
+  and 1.04 in the chain and was slower in CaloINN at one row.
+- **Training.** A quantised layer makes four more passes over its inputs and two over its outputs; torch's other ways
+  to the largest magnitude of a row (`vector_norm`, `aminmax`) take 2 to 12 times as long. Networks of narrow layers
+  (SMEFTNet's have ten inputs) pay most.
+"""
 
 GRAPHS: Mapping[str, tuple[tuple[int, ...], int]] = {
     "caloinn/ds1-photon/sampler": ((1, 100, 1000), 3),
@@ -162,11 +188,12 @@ def show_peaks(found: Mapping[str, float]) -> None:
             print(f"| {name} | {value:.0f} |")
 
 
-def show_networks() -> None:
+def show_networks(graphs: Collection[str]) -> None:
     """Print a table and the profiles of every graph, then what became of the targets."""
     print(NETWORKS)
     measured = {}
-    for name, (batches, blocks) in GRAPHS.items():
+    for name in graphs:
+        batches, blocks = GRAPHS[name]
         model, dataset, graph = name.split("/")
         entry = catalogue.find(model)
         task = entry.task(dataset, "paper")
@@ -180,7 +207,7 @@ def show_networks() -> None:
                 end_to_end.show_profile(item, max(batches), 1, Path(folder), known)
     print(TARGETS_TEXT)
     print("| network, file | batch | target | found | |\n|---|---|---|---|---|")
-    for target in TARGETS:
+    for target in (item for item in TARGETS if item.graph in measured):
         found = next(
             item.speedup
             for item in measured[target.graph].timings
@@ -257,16 +284,20 @@ def main() -> None:
     """Print the page, or some sections of it."""
     sections: dict[str, Callable[[], None]] = {
         "peaks": lambda: show_peaks(rates()),
-        "networks": show_networks,
+        "networks": lambda: show_networks(arguments.graphs),
         "operators": lambda: show_operators(rates()),
         "league": show_league,
         "spline": show_spline,
         "training": show_training,
+        "notes": lambda: print(NOTES),
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(sections))
+    parser.add_argument(
+        "--graphs", nargs="+", default=list(GRAPHS), choices=GRAPHS, help="some networks alone"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.sections).difference(sections):
         parser.error(f"found {', '.join(sorted(unknown))}, expected some of {', '.join(sections)}")
