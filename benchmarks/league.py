@@ -147,10 +147,10 @@ def contestants(weights: Codes, x: Rows) -> dict[str, Contestant]:
 
 
 def compare(m: int, k: int, n: int, blocks: int) -> dict[str, tuple[float, float]]:
-    """Give each one's microseconds and relative error, by name.
+    """Give each one's microseconds, infinite where the result is wrong, and relative error, by name.
 
     Raises:
-        AssertionError: a contestant computes something else.
+        AssertionError: one of the yardsticks computes something else.
     """
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
@@ -159,7 +159,7 @@ def compare(m: int, k: int, n: int, blocks: int) -> dict[str, tuple[float, float
     runs, errors = {}, {}
     for name, (run, y) in contestants(weights, x).items():
         errors[name] = float(np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2)))
-        assert errors[name] < MOST_ERROR, f"{name} at {m}, {k}, {n}: relative error {errors[name]}"
+        assert name not in YARDSTICKS or errors[name] < MOST_ERROR, f"{name}: relative error {errors[name]}"
         runs[name] = run
     nothing = {"onnxruntime": opened(chain("Identity", "", 1, {}), np.zeros((1, 1), np.float32), 1)[0]}
     if find_spec("openvino"):
@@ -171,6 +171,7 @@ def compare(m: int, k: int, n: int, blocks: int) -> dict[str, tuple[float, float
     for _ in range(blocks):
         for name, run in runs.items():
             least[name] = min(least[name], block(run, repeats[name]))
+    least |= {name: float("inf") for name, error in errors.items() if not error < MOST_ERROR}
     hosts = {name: "onnxruntime" if name == OURS else name.partition(",")[0] for name in errors}
     return {
         name: (least[name] - least.get(f"nothing, {host}", 0), errors[name]) for name, host in hosts.items()
@@ -195,7 +196,10 @@ def main() -> None:
     print("|---" * (1 + len(titles)) + "|")
     for name in dict.fromkeys(name for table in tables for name in table):
         cells = [
-            f"{table[name][0]:.3g} ({100 * table[name][1]:.2g})" if name in table else "" for table in tables
+            f"{table[name][0]:.3g} ({100 * table[name][1]:.2g})".replace("inf", "wrong")
+            if name in table
+            else ""
+            for table in tables
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     for title, bits in (("best of at most 2 bits", FEW_BITS), ("best of all", "")):
