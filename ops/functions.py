@@ -54,8 +54,11 @@ def add_functions(model: onnx.ModelProto) -> None:
             inner.name = inner.name or f"{function.name}.{i}"
     if DOMAIN not in {entry.domain for entry in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
-    known = {(function.domain, function.name) for function in model.functions}
-    model.functions.extend(function for function in functions if (DOMAIN, function.name) not in known)
+    # Whatever bodies a file brings along: the kernels, too, go by the name.
+    names = {function.name for function in functions}
+    others = [item for item in model.functions if item.domain != DOMAIN or item.name not in names]
+    del model.functions[:]
+    model.functions.extend([*others, *functions])
     model.ir_version = max(model.ir_version, 9)  # the first with default attributes of functions
     for node in nodes:
         for function in functions:

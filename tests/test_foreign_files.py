@@ -223,6 +223,21 @@ def test_quantised_and_dequantised_constants(opset: int) -> None:
     assert ops_of(assert_same(source, rows(5, 8))[0]) == ["TernaryMatMul"]
 
 
+def test_a_bias_that_does_not_fit_is_declined() -> None:
+    source = build([node("Gemm", ["x", "w", "c"], ["y"])], {"w": W, "c": np.zeros((5, 7, 3), np.float32)})
+    with pytest.raises(ExportError, match=r"its bias c has shape \(5, 7, 3\)"):
+        ternarize(source, everything)
+
+
+def test_a_function_of_our_name_becomes_ours() -> None:
+    converted, _ = ternarize(build([node("MatMul", ["x", "w"], ["y"])], {"w": W}), everything)
+    expected = converted.SerializeToString()
+    ours = next(item for item in converted.functions if item.name == "TernaryMatMul")
+    del ours.node[1:]
+    ops.add_functions(converted)
+    assert converted.SerializeToString() == expected
+
+
 @pytest.mark.parametrize("kind", ["value_floats", "value"])
 def test_constant_nodes(kind: str) -> None:
     given: Any = W.ravel().tolist() if kind == "value_floats" else numpy_helper.from_array(W.ravel())

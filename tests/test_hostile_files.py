@@ -60,6 +60,28 @@ def kind(number: int) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def two_results(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Identity", ["X"], ["Z"]))
+
+
+def no_branch(model: onnx.ModelProto) -> None:
+    body = helper.make_graph([helper.make_node("Identity", ["X"], ["o"])], "g", [], [])
+    model.graph.node.append(helper.make_node("If", ["X"], ["o"], then_branch=body))
+
+
+def endless(model: onnx.ModelProto) -> None:
+    calls = helper.make_node("endless", ["x"], ["y"], domain="own")
+    opsets = [helper.make_opsetid("own", 1), helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("own", "endless", ["x"], ["y"], [calls], opsets))
+    model.opset_import.append(opsets[0])
+    model.graph.node.append(helper.make_node("endless", ["X"], ["e"], domain="own"))
+
+
+def future(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 999
+
+
+LOOKED_AT = ("cycle", "two results", "no branch", "endless", "future opset", "future format", "no result")
 BROKEN: dict[str, Callable[[onnx.ModelProto], object]] = {
     "dims too large": dims(16, 5),
     "dims enormous": dims(2**62, 2**62),
@@ -72,6 +94,12 @@ BROKEN: dict[str, Callable[[onnx.ModelProto], object]] = {
     "external short": lambda model: external(model, location="good.onnx", offset=10, length=2**40),
     "external nonsense": lambda model: external(model, location="good.onnx", offset="ten", length=256),
     "cycle": cycle,
+    "two results": two_results,
+    "no branch": no_branch,
+    "endless": endless,
+    "future opset": future,
+    "future format": lambda model: setattr(model, "ir_version", 99),
+    "no result": lambda model: model.graph.node[-1].ClearField("output"),
     "graph missing": lambda model: model.ClearField("graph"),
 }
 STRINGS = {
@@ -127,7 +155,7 @@ def test_broken_files_are_one_line(
     (folder / "bad.onnx").write_bytes(model.SerializeToString())
     codes = {verb: status(folder, verb, capsys, monkeypatch) for verb in VERBS}
     seen = codes.pop("inspect")
-    assert seen == (0 if case == "cycle" else 2)  # which can be looked at
+    assert seen == (0 if case in LOOKED_AT else 2)
     assert set(codes.values()) == {2}, codes
 
 

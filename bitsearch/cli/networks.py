@@ -293,7 +293,8 @@ def _export_again(path: Path, arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             f"{path} is exported already; expected a .pt file, --backend, --portable, --reproducible or --interface"
         )
-    content = {**_write(rewritten(graph.read(path)), arguments), **rewritten.slower}
+    with graph.refusals(path):
+        content = {**_write(rewritten(graph.read(path)), arguments), **rewritten.slower}
     show(arguments.json, content, str(arguments.out), [{"": key, " ": str(v)} for key, v in content.items()])
 
 

@@ -176,6 +176,9 @@ def _gemm(scope: Scope, node: onnx.NodeProto) -> LinearNode | str:
     bias = None if found is None else _as_bias(found, len(linear.weight), weight.dtype)
     if bias is not None:
         return replace(linear, bias=bias * np.float32(beta), bias_name=name)
+    n = len(linear.weight)
+    if found is not None and (found.ndim > 2 or found.shape[-1:] not in ((), (1,), (n,))):
+        return f"its bias {name} has shape {found.shape}; expected (rows, {n}) or what broadcasts to it"
     if beta != 1:
         return f"beta scales its bias {name}, which is not constant or no row; expected beta 1"
     return replace(linear, after=(Step("Add", inputs=(name,)),))

@@ -1,6 +1,7 @@
 """Bring files of old opsets to the oldest one that the operator's function body can be written in."""
 
 import math
+from collections import Counter
 from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from itertools import count
@@ -15,6 +16,7 @@ from bitsearch.ops import DOMAIN, add_functions
 from bitsearch.ops.ternary_matmul.function import OPSET_MIN
 
 PRODUCTS = ("MatMul", "Gemm")
+BODIES = {"If": {"then_branch", "else_branch"}, "Loop": {"body"}, "Scan": {"body"}}
 LARGE = 1024  # numbers; the converter needs to see shapes and axes, not weights
 
 
@@ -22,9 +24,13 @@ def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
     """Copy a model as `copy` does; functions that hold products with their arguments are inlined where onnx can.
 
     Raises:
-        ExportError: a node reads what nothing puts out, or what follows from its own result; or onnx cannot upgrade.
+        ExportError: the file is younger than onnx here; nodes lack bodies or outputs, put out what another does, read
+            what nothing puts out or what follows from their own result; or onnx cannot upgrade.
     """
+    _check_age(source)
     model = copy(source)
+    _check_nodes(model)
+    _check_functions(model)
     _check_order(model)
     inside = {
         (f.domain, f.name)
@@ -41,6 +47,48 @@ def prepare(source: onnx.ModelProto) -> onnx.ModelProto:
         with suppress(Exception):  # what onnx cannot inline stays, and its layers are declined
             return inliner.inline_selected_functions(model, sorted(inside))
     return model
+
+
+def _check_age(model: onnx.ModelProto) -> None:
+    for what, found, newest in (
+        ("opset", graph.opset(model), defs.onnx_opset_version()),
+        ("version of the format", model.ir_version, onnx.IR_VERSION),
+    ):
+        if found > newest:
+            raise ExportError(
+                f"the file's {what} is {found} and the installed onnx knows up to {newest}; expected no younger one"
+            )
+
+
+def _check_nodes(model: onnx.ModelProto) -> None:
+    """Hold that nodes have their bodies and put out something, and no value comes twice."""
+    for scope in graph.scopes(model):
+        given = Counter(name for node in scope.nodes for name in node.output if name)
+        given.update(scope.inputs.union(scope.initializers, scope.sparse))
+        if twice := next((name for name, times in given.items() if times > 1), None):
+            raise ExportError(f"{twice!r} is put out twice; expected every value once")
+        for node in scope.nodes:
+            label = f"{node.op_type} {node.name or next(iter(node.output), '')!r}"
+            bodies = {item.name for item in node.attribute if item.HasField("g")}
+            lacking = BODIES.get(node.op_type, set()) - bodies if node.domain in STANDARD else ()
+            if lacking:
+                raise ExportError(f"{label} lacks {', '.join(sorted(lacking))}; expected a graph")
+            if not any(node.output):
+                raise ExportError(f"{label} puts out nothing; expected a name of its result")
+
+
+def _check_functions(model: onnx.ModelProto) -> None:
+    """Hold that no function calls itself, through others either."""
+    functions = {(item.domain, item.name, item.overload): item for item in model.functions}
+    calls = {
+        key: {(node.domain, node.op_type, node.overload) for node in item.node} & functions.keys()
+        for key, item in functions.items()
+    }
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        names = ", ".join(name for _, name, _ in error.args[1][:4])
+        raise ExportError(f"the functions {names} call themselves; expected such that end") from error
 
 
 def _check_order(model: onnx.ModelProto) -> None:
