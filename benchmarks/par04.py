@@ -1,6 +1,6 @@
 """Time one shower as Geant4's example Par04 asks for it: optimisation switched off, one thread, one shower a call.
 
-    .venv/bin/python benchmarks/par04.py [caloinn calodream] [--preset paper] [--calls 5] [--profile]
+    .venv/bin/python benchmarks/par04.py [caloinn calodream] [--preset paper] [--calls 5] [--profile] [--quick]
 
 Networks are those of ds2 with random weights, which changes no time: as float32 in standard operators, which Par04
 takes as it is, and with every layer ternary that a search may quantise. Files take turns; the least processor time of
@@ -130,11 +130,15 @@ def main() -> None:
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--calls", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out ternary without the library, minutes a shower"
+    )
     arguments = parser.parse_args()
     print(", ".join(f"{key} {value}" for key, value in runtime.environment().items()))
     for model in arguments.models:
         with tempfile.TemporaryDirectory() as work:
             files = contenders(model, arguments.preset, Path(work))
+            files = [item for item in files if item.library or item.name == "float32" or not arguments.quick]
             sessions = {item.name: item.session() for item in files}
             width = sessions["float32"].get_inputs()[0].shape[1]
             asked = np.random.default_rng(0).standard_normal((1, width), np.float32)
