@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitsearch.core.names import masked, safe_name
+from bitsearch.core.names import masked, printable, safe_name
 
 HOSTILE = [
     "",
@@ -58,3 +58,7 @@ def test_different_names_stay_different() -> None:
 )
 def test_passwords_in_addresses_are_masked(text: str, shown: str) -> None:
     assert masked(text) == shown
+
+
+def test_what_cannot_be_printed_is_a_question_mark() -> None:
+    assert printable("layer\x00\n\x1b[31m über") == "layer? ?[31m über"

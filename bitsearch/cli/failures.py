@@ -7,7 +7,7 @@ from pathlib import Path
 from signal import Signals
 
 from bitsearch.core.errors import BitsearchError, ConfigurationError
-from bitsearch.core.names import masked
+from bitsearch.core.names import masked, printable
 from bitsearch.core.signals import Interrupted
 
 EXTRAS = {
@@ -45,10 +45,10 @@ def require(extra: str) -> None:
 def explain(error: BaseException, extra: str) -> tuple[int, str]:
     """Give the exit status and the line for what a verb has raised; an empty line says nothing.
 
-    Passwords in addresses are masked.
+    Passwords in addresses are masked, and nothing in it steers a terminal.
     """
     status, line = _explain(error, extra)
-    return status, masked(line)
+    return status, printable(masked(line))
 
 
 def _explain(error: BaseException, extra: str) -> tuple[int, str]:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from bitsearch.core.budget import Limits, bytes_of
+from bitsearch.core.names import printable
 
 GAP = 2
 """Spaces between columns."""
@@ -239,4 +240,4 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))

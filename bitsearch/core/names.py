@@ -12,6 +12,11 @@ def safe_name(text: str) -> str:
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def printable(text: str) -> str:
+    """Show a space for every kind of space, a `?` for what cannot be printed: names found in files may hold any."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
+
+
 def masked(text: str) -> str:
     """Hide passwords in addresses, `user:secret@host` and `?password=secret` alike."""
     text = re.sub(r"(\w[\w+.-]*://[^\s/:@?#]*):\S*@", r"\1:***@", text)

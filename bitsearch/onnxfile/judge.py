@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from bitsearch.core.errors import DataError
+from bitsearch.core.errors import DataError, ExportError
 from bitsearch.core.measurement import Metric, Quantity
 from bitsearch.onnxfile import graph, inputs
 
@@ -210,7 +210,11 @@ def _opened(model: onnx.ModelProto) -> Iterator[tuple[onnxruntime.InferenceSessi
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         graph.write(graph.copied(model), file)  # writing moves external data
-        yield inputs.open_file(file), graph.size_on_disk(file)
+        try:
+            session = inputs.open_file(file)
+        except ExportError as error:
+            raise ExportError(str(error).replace(str(file), "the model")) from error
+        yield session, graph.size_on_disk(file)
 
 
 def _stacked(kept: list[NDArray[Any]]) -> Double:

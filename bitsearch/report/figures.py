@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from bitsearch.core import pareto
 from bitsearch.core.front import reference_of
 from bitsearch.core.measurement import Measurement, Metric, Quantity
+from bitsearch.core.names import printable
 from bitsearch.core.precision import Precision
 from bitsearch.report import hepdata, numbers, style
 from bitsearch.report.style import Drawing, Point
@@ -197,7 +198,7 @@ def layers(run: Run) -> Drawing | None:
     shares = [100 * sum(weights.values()) / total for weights in groups.values()]
     share.barh(range(rows), shares, color=style.MUTED, height=0.6)
     share.set_xlabel("share of linear\nweights [%]", loc="center", fontsize=10.5)
-    share.set_yticks(range(rows), list(groups))
+    share.set_yticks(range(rows), [printable(name) for name in groups])
     share.set_ylim(rows - 0.5, -0.5)
     for row, weights in enumerate(groups.values()):
         for column, item in enumerate(run.front):

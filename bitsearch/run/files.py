@@ -20,7 +20,7 @@ from bitsearch.core.front import Front
 from bitsearch.core.knapsack import cover
 from bitsearch.core.manifest import GroupedLayer, Manifest, NamedStrategy
 from bitsearch.core.measurement import Latency, Measurement, Metric, Quantity
-from bitsearch.core.names import masked, safe_name
+from bitsearch.core.names import masked, printable, safe_name
 from bitsearch.core.precision import Precision
 from bitsearch.core.rundir import RunFolder
 from bitsearch.core.space import Group, SearchSpace
@@ -350,7 +350,7 @@ class _Search:
         self.folder.update(sensitivities=costs)
         for name in sorted(costs, key=lambda name: -costs[name]):
             self.terminal.say(
-                f"{name} alone in {self.space.precision}: {self.objective.name} worse by {costs[name]:.4g}"
+                f"{printable(name)} alone in {self.space.precision}: {self.objective.name} worse by {costs[name]:.4g}"
             )
 
     def _costs(self, results: Mapping[str, Measurement]) -> dict[str, float]:
