@@ -39,6 +39,7 @@ YARDSTICKS = (OURS, FLOAT)
 FEW_BITS = "2 bits|INT2|u2|Litespark"
 MOST_ERROR = 0.05
 BLOCK_US = 3_000
+LITESPARK_ROWS = 64  # that its kernel takes; more it leaves alone
 OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 Codes = NDArray[np.int8]
@@ -127,7 +128,9 @@ def litespark(weights: Codes, x: Rows) -> Contestant:
 
         def run() -> object:
             kernel.quantize_activation_batched(x, q, steps)
-            return kernel.matmul_packed_mT(q, steps, packed, 1.0, y)
+            for rows in (slice(begin, begin + LITESPARK_ROWS) for begin in range(0, m, LITESPARK_ROWS)):
+                kernel.matmul_packed_mT(q[rows], steps[rows], packed, 1.0, y[rows])
+            return y
 
     run()
     return run, y
@@ -147,10 +150,10 @@ def contestants(weights: Codes, x: Rows) -> dict[str, Contestant]:
 
 
 def compare(m: int, k: int, n: int, blocks: int) -> dict[str, tuple[float, float]]:
-    """Give each one's microseconds, infinite where the result is wrong, and relative error, by name.
+    """Give each one's microseconds and relative error, by name.
 
     Raises:
-        AssertionError: one of the yardsticks computes something else.
+        AssertionError: a contestant computes something else.
     """
     rng = np.random.default_rng(0)
     weights = rng.integers(-1, 2, (n, k)).astype(np.int8)
@@ -159,7 +162,7 @@ def compare(m: int, k: int, n: int, blocks: int) -> dict[str, tuple[float, float
     runs, errors = {}, {}
     for name, (run, y) in contestants(weights, x).items():
         errors[name] = float(np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2)))
-        assert name not in YARDSTICKS or errors[name] < MOST_ERROR, f"{name}: relative error {errors[name]}"
+        assert errors[name] < MOST_ERROR, f"{name} at {m}, {k}, {n}: relative error {errors[name]}"
         runs[name] = run
     nothing = {"onnxruntime": opened(chain("Identity", "", 1, {}), np.zeros((1, 1), np.float32), 1)[0]}
     if find_spec("openvino"):
@@ -171,7 +174,6 @@ def compare(m: int, k: int, n: int, blocks: int) -> dict[str, tuple[float, float
     for _ in range(blocks):
         for name, run in runs.items():
             least[name] = min(least[name], block(run, repeats[name]))
-    least |= {name: float("inf") for name, error in errors.items() if not error < MOST_ERROR}
     hosts = {name: "onnxruntime" if name == OURS else name.partition(",")[0] for name in errors}
     return {
         name: (least[name] - least.get(f"nothing, {host}", 0), errors[name]) for name, host in hosts.items()
@@ -196,10 +198,7 @@ def main() -> None:
     print("|---" * (1 + len(titles)) + "|")
     for name in dict.fromkeys(name for table in tables for name in table):
         cells = [
-            f"{table[name][0]:.3g} ({100 * table[name][1]:.2g})".replace("inf", "wrong")
-            if name in table
-            else ""
-            for table in tables
+            f"{table[name][0]:.3g} ({100 * table[name][1]:.2g})" if name in table else "" for table in tables
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     for title, bits in (("best of at most 2 bits", FEW_BITS), ("best of all", "")):

@@ -78,12 +78,12 @@ def opened(
     return lambda: session.run_with_iobinding(binding), binding.get_outputs()[0].numpy()
 
 
-def timed(run: Callable[[], object], runs: int) -> float:
-    """Time one block, in microseconds a run."""
-    start = time.thread_time()
+def timed(run: Callable[[], object], runs: int, clock: Callable[[], float]) -> float:
+    """Time one block, in microseconds a run, by the clock of choice."""
+    start = clock()
     for _ in range(runs):
         run()
-    return (time.thread_time() - start) / runs * 1e6
+    return (clock() - start) / runs * 1e6
 
 
 def compare(
@@ -118,11 +118,12 @@ def compare(
         error = np.abs(y[checked] - expected)
         limit = 0 if name == "fused" else TYPICAL_ERROR
         assert np.quantile(error, 0.99) <= limit, f"{name}: error {error.max()}"
-    repeats = {name: max(1, int(BLOCK_US / timed(run, 1))) for name, run in runs.items()}
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    repeats = {name: max(1, int(BLOCK_US / timed(run, 1, clock))) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(blocks):
         for name, run in runs.items():
-            times[name].append(timed(run, repeats[name]))
+            times[name].append(timed(run, repeats[name], clock))
     return {name: (min(found), statistics.median(found)) for name, found in times.items()}
 
 

@@ -104,7 +104,7 @@ On an AMD EPYC (Zen 4, AVX-512) that was shared, December 2026:
   call of `session.run` from Python that does nothing takes 5 of the 31 to 36 µs, TernaryMatMul of 512 x 512 1.4 a
   layer, normalisation and SiLU 0.75. At batch 100 the products take nine tenths.
 - **CaloINN.** SiLU inside of chains gives 1.16 at batch 1, SelectColumns 1.26 more, and 1.03 at 1000, where
-  TernaryChain and MonotoneSpline (18 ns a value) take nearly all.
+  TernaryChain and MonotoneSpline (18 ns a value) take 95 % and SelectColumns 3.
 - **P-DAT.** `bit` leaves the convolutions in float: Gemm takes four tenths at batch 100 and runs at its peak (54 of
   58 multiply-adds/ns while rows fit the cache). The rest is some five hundred small operators. In the cache a layer
   of 128 x 128 with its GELU takes 1.15 µs for three layers and row, out of memory 1.5: rows that stay in the cache
