@@ -189,7 +189,8 @@ def _more_trainings(run: Run, gaps: Sequence[tuple[str, Difference]]) -> Iterato
         amount = numbers.plus_minus(gap.gain, gap.error, run.objective.unit)
         wanted = f"to tell {what}, {amount}, from none."
         if gap.sigmas is not None and gap.sigmas <= -SIGNIFICANT:
-            yield f"More trainings alone will not do: {what} is {amount}."
+            more = "data" if run.fidelity == "untrained" else "trainings"
+            yield f"More {more} alone will not do: {what} is {amount}."
         elif count := gap.pairs_needed(SIGNIFICANT):
             yield f"Trainings: {numbers.estimate(count)} of each, {gap.pairs} now, {wanted}"
         elif times := gap.repetitions_needed(SIGNIFICANT):

@@ -20,6 +20,7 @@ TRAINING: Mapping[Fidelity, str] = {
     "finetuned": "short training",
     "full": "full training",
 }
+LONGEST = 24  # characters of a name on a figure
 CARDS = 60
 """Cards on a page; the table of every measurement holds the rest."""
 
@@ -94,9 +95,8 @@ class Run:
     def stamp(self) -> str:
         """What every figure says about its data."""
         generated = self.manifest.data is not None and self.manifest.data.generated
-        return ", ".join(
-            [self.manifest.model, self.manifest.dataset, *(["generated data"] if generated else [])]
-        )
+        names = (_elided(self.manifest.model), _elided(self.manifest.dataset))
+        return ", ".join([*names, *(["generated data"] if generated else [])])
 
     @property
     def title(self) -> str:
@@ -187,6 +187,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _elided(name: str) -> str:
+    """Keep both ends of a name that would be longer than a small figure is high."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 1]}…{name[-(LONGEST // 2) :]}"
 
 
 def read(folder: RunFolder) -> Run:
