@@ -346,7 +346,7 @@ def cell(host: Host, made: Case, file: str, folder: Path, float32: dict[tuple[Ho
             float32[bare, made.name] = float("nan")
     ratio = float32[bare, made.name] / seconds
     return f"{agreement(found, made.expected(file))}, " + (
-        "float32 refused" if np.isnan(ratio) else f"{ratio:.1f} x"
+        "float32 refused" if np.isnan(ratio) else f"{ratio:.1f}\N{NO-BREAK SPACE}x"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from other_hosts import ROOT, hosts
 
 PAGE = (ROOT / "docs/hosts.md").read_text()
-CELL = re.compile(r"refused \(\d+\)|(same bits|\de[-+]\d\d), (\d+\.\d x|float32 refused)")
+CELL = re.compile(r"refused \(\d+\)|(same bits|\de[-+]\d\d), (\d+\.\d\N{NO-BREAK SPACE}x|float32 refused)")
 
 
 def table(heading: str) -> list[list[str]]:
