@@ -32,10 +32,11 @@ from bitsearch.core.rounding import Rounding
 from bitsearch.core.task import Graph
 from bitsearch.network import quant
 from bitsearch.network.forms import LINEAR, MESSAGES, replace_leaves
-from bitsearch.onnxfile import chains, columns
+from bitsearch.onnxfile import chains
 from bitsearch.onnxfile.graph import lowest_ir_version
 from bitsearch.onnxfile.linear import FOLDED, LAYERS
 from bitsearch.onnxfile.lowering import lowest_opset
+from bitsearch.onnxfile.select_columns import select_columns
 from bitsearch.ops import reference
 
 OPSET = 20
@@ -167,7 +168,7 @@ def lower(
             item.version = lowest_opset(proto)
     ops.add_functions(proto)
     chains.chain(proto)
-    columns.select_columns(proto)
+    select_columns(proto)
     proto.ir_version = lowest_ir_version(proto)
     _describe(proto, assignment, metadata)
     return proto
