@@ -149,13 +149,9 @@ def _fits(node: onnx.NodeProto, opset: int) -> bool:
     )
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-
 def _reduce(older: Older, node: onnx.NodeProto) -> None:
     """Axes were an attribute."""
-    given = _attributes(node)
+    given = file.attributes(node)
     axes = older.constant(node, 1)
     if not axes and given.get("noop_with_empty_axes"):
         older.emit("Identity", [node.input[0]], node.output[0])
@@ -166,7 +162,7 @@ def _reduce(older: Older, node: onnx.NodeProto) -> None:
 
 def _shape(older: Older, node: onnx.NodeProto) -> None:
     """Shape had neither start nor end."""
-    given = _attributes(node)
+    given = file.attributes(node)
     whole = older.emit("Shape", [node.input[0]])
     start, end = (
         older.value([given.get(name, rest)], np.int64) for name, rest in (("start", 0), ("end", 2**62))
@@ -185,7 +181,7 @@ def _pad(older: Older, node: onnx.NodeProto) -> None:
     full = np.zeros((2, rank), np.int64)
     full[:, axes] = np.reshape(pads, (2, -1))
     inputs = [node.input[0], older.value(full.ravel(), np.int64), *([node.input[2]] if node.input[2] else [])]
-    older.emit("Pad", inputs, node.output[0], mode=_attributes(node).get("mode", b"constant"))
+    older.emit("Pad", inputs, node.output[0], mode=file.attributes(node).get("mode", b"constant"))
 
 
 def _reshape(older: Older, node: onnx.NodeProto) -> None:
@@ -195,7 +191,7 @@ def _reshape(older: Older, node: onnx.NodeProto) -> None:
 
 def _split(older: Older, node: onnx.NodeProto) -> None:
     """Sizes of equal parts were written out."""
-    given = _attributes(node)
+    given = file.attributes(node)
     parts = given.pop("num_outputs", None)
     if parts is None:
         older.nodes.append(node)
@@ -213,7 +209,7 @@ def _split(older: Older, node: onnx.NodeProto) -> None:
 def _gelu(older: Older, node: onnx.NodeProto) -> None:
     """X Φ(x), or its approximation by tanh."""
     (x,), half, one = node.input, older.value(0.5), older.value(1.0)
-    if _attributes(node).get("approximate", b"none") == b"tanh":
+    if file.attributes(node).get("approximate", b"none") == b"tanh":
         cube = older.emit("Mul", [older.emit("Mul", [x, x]), x])
         bent = older.emit("Add", [x, older.emit("Mul", [cube, older.value(0.044715)])])
         curve = older.emit("Tanh", [older.emit("Mul", [bent, older.value(np.sqrt(2 / np.pi))])])
@@ -225,7 +221,7 @@ def _gelu(older: Older, node: onnx.NodeProto) -> None:
 
 def _gather_elements(older: Older, node: onnx.NodeProto) -> None:
     """Rows of rows along the last axis: onnx's evaluator takes at most 64 elements, SOFIE has no other form."""
-    axis = _attributes(node).get("axis", 0)
+    axis = file.attributes(node).get("axis", 0)
     (data, data_names), (index, index_names) = (
         (older.shapes.get(name, [])[:-1], older.names.get(name, [])[:-1]) for name in node.input
     )
@@ -239,7 +235,7 @@ def _gather_elements(older: Older, node: onnx.NodeProto) -> None:
 
 def _layer_normalization(older: Older, node: onnx.NodeProto) -> None:
     """Over the last axes: (x - mean) / sqrt(variance + epsilon) · scale + bias."""
-    given = _attributes(node)
+    given = file.attributes(node)
     if any(node.output[1:]):
         raise ExportError(
             f"LayerNormalization {node.name!r}: found outputs of mean or deviation, expected none"

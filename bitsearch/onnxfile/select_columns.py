@@ -19,7 +19,8 @@ from bitsearch.onnxfile.graph import STANDARD, Scope
 from bitsearch.ops import DOMAIN, add_functions
 from bitsearch.ops.select_columns.function import NAME
 
-SOURCES = 2
+SOURCES = 2  # matrices that one selection reads
+AXES = 2
 LEAST_SAVED = 8  # nodes; fewer are not worth another form of the file
 
 
@@ -125,7 +126,7 @@ class Follower:
             size = len(matrix.columns)
             if (
                 constant.size not in (1, size)
-                or constant.ndim > SOURCES
+                or constant.ndim > AXES
                 or constant.shape[:-1] not in ((), (1,))
             ):
                 continue
@@ -243,7 +244,7 @@ def _widths(graph: onnx.GraphProto) -> Iterator[tuple[str, int]]:
     for value in (*graph.input, *graph.value_info):
         kind = value.type.tensor_type
         sizes = kind.shape.dim
-        if kind.elem_type == TensorProto.FLOAT and len(sizes) == SOURCES and sizes[1].dim_value > 0:
+        if kind.elem_type == TensorProto.FLOAT and len(sizes) == AXES and sizes[1].dim_value > 0:
             yield value.name, sizes[1].dim_value
 
 
